@@ -1,0 +1,102 @@
+//! Building and running: `dev`, `test`, `bench`. Puts the steps in order; the steps are elsewhere.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::bootstrap;
+use crate::peers;
+use crate::shell::{Failure, Outcome, ask, cargo, run, shown, target};
+
+/// Adds the tests that are marked `#[ignore]`.
+const FAULTS: &str = "faults";
+
+pub(crate) fn dev(args: &[String]) -> Outcome {
+    let tools = bootstrap::ensure()?;
+    announce_first_build("debug", "5 to 8 minutes on 2 cores");
+    run(cargo().args(["build", "-p", "postrider"]))?;
+    let mut postrider = Command::new(target().join("debug/postrider"));
+    tools.name_to(postrider.arg("dev").args(args));
+    become_program(&mut postrider)
+}
+
+pub(crate) fn test(filters: &[String]) -> Outcome {
+    let tools = bootstrap::ensure()?;
+    let peers = peers::ensure()?;
+    announce_first_build("debug", "5 to 8 minutes on 2 cores");
+    run(cargo().args(["build", "-p", "postrider"]))?;
+    let has_nextest = ask(cargo().args(["nextest", "--version"])).is_some();
+    let mut tests = cargo();
+    tests.args(test_args(has_nextest, filters));
+    tools.name_to(&mut tests);
+    tests.env("POSTRIDER_PEERS", peers);
+    run(&mut tests)
+}
+
+pub(crate) fn bench(args: &[String]) -> Outcome {
+    let tools = bootstrap::ensure()?;
+    announce_first_build("release", "10 to 30 minutes on 2 cores");
+    run(cargo().args(["build", "--release", "-p", "postrider"]))?;
+    let mut postrider = Command::new(target().join("release/postrider"));
+    tools.name_to(postrider.args(["bench", "--self-contained"]).args(args));
+    become_program(&mut postrider)
+}
+
+/// Arguments of cargo for the tests that `filters` choose.
+fn test_args(has_nextest: bool, filters: &[String]) -> Vec<String> {
+    let faults = filters.iter().any(|word| word == FAULTS);
+    let names = filters.iter().filter(|word| *word != FAULTS).cloned();
+    let own = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+    let mut args = if has_nextest {
+        own(&["nextest", "run", "--workspace", "--no-fail-fast"])
+    } else {
+        own(&["test", "--workspace", "--no-fail-fast", "--"])
+    };
+    if faults {
+        let all = if has_nextest {
+            own(&["--run-ignored", "all"])
+        } else {
+            own(&["--include-ignored"])
+        };
+        args.extend(all);
+    }
+    args.extend(names);
+    args
+}
+
+fn announce_first_build(profile: &str, length: &str) {
+    if !target().join(profile).join("postrider").exists() {
+        eprintln!("first build in {profile}: about {length}");
+    }
+}
+
+/// Gives our place to the program, so that signals and the exit status are its own.
+fn become_program(command: &mut Command) -> Outcome {
+    eprintln!("+ {}", shown(command));
+    let error = command.exec();
+    Err(Failure::new(format!(
+        "could not run {}: {error}",
+        shown(command)
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_and_faults_reach_either_runner() {
+        let args = |nextest, words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            test_args(nextest, &words).join(" ")
+        };
+        assert_eq!(args(true, &[]), "nextest run --workspace --no-fail-fast");
+        assert_eq!(
+            args(true, &["greylist", "faults"]),
+            "nextest run --workspace --no-fail-fast --run-ignored all greylist"
+        );
+        assert_eq!(
+            args(false, &["faults", "a", "b"]),
+            "test --workspace --no-fail-fast -- --include-ignored a b"
+        );
+    }
+}
