@@ -1,0 +1,129 @@
+//! Content of deliveries that are about to be sent.
+
+use bytes::Bytes;
+use mail::ids::MessageId;
+use sqlx::FromRow;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use crate::codec::unpack;
+use crate::database::Store;
+use crate::decode::sha256;
+use crate::error::{During, StoreError};
+use crate::numbers::{AccountNo, DomainNo, MessageFlags, StreamNo};
+
+/// More plain octets than this are unpacked on a thread that may be busy for a while.
+const INLINE_MAX_OCTETS: usize = 64 * 1024;
+
+/// A message with what goes on the wire.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    /// Which.
+    pub id: MessageId,
+    /// Whose.
+    pub account: AccountNo,
+    /// Of which kind.
+    pub stream: StreamNo,
+    /// The sending domain.
+    pub domain: DomainNo,
+    /// What it asks of its transport.
+    pub flags: MessageFlags,
+    /// The From field as given.
+    pub sender: String,
+    /// Addresses, by recipient number.
+    pub recipients: Vec<String>,
+    /// The Message-ID field.
+    pub rfc_message_id: String,
+    /// Octets of `bytes` that are the header, without the empty line.
+    pub header_len: usize,
+    /// SHA-256 of the canonicalised body, for DKIM.
+    pub body_hash: [u8; 32],
+    /// Header and body.
+    pub bytes: Bytes,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    account: i32,
+    stream: i32,
+    domain: i32,
+    flags: i16,
+    sender: String,
+    recipients: Vec<String>,
+    rfc_message_id: String,
+    codec: i16,
+    seal_key: Option<i32>,
+    header_octets: i32,
+    octets: i32,
+    body_hash: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+impl Row {
+    fn octets(&self) -> usize {
+        usize::try_from(self.octets).unwrap_or(0)
+    }
+
+    fn unpack(self) -> Result<StoredMessage, StoreError> {
+        if let Some(number) = self.seal_key {
+            let detail = format!("sealed with key {number}, which this version does not do");
+            return Err(StoreError::Corrupt {
+                what: "content",
+                detail,
+            });
+        }
+        let octets = self.octets();
+        let header_len = usize::try_from(self.header_octets)
+            .ok()
+            .filter(|length| *length <= octets)
+            .ok_or_else(|| StoreError::corrupt("header length", self.header_octets))?;
+        Ok(StoredMessage {
+            id: MessageId::from_uuid(self.id),
+            account: AccountNo(self.account),
+            stream: StreamNo(self.stream),
+            domain: DomainNo(self.domain),
+            flags: MessageFlags::from_bits(self.flags),
+            sender: self.sender,
+            recipients: self.recipients,
+            rfc_message_id: self.rfc_message_id,
+            header_len,
+            body_hash: sha256("body hash", &self.body_hash)?,
+            bytes: Bytes::from(unpack(self.codec, self.bytes, octets)?),
+        })
+    }
+}
+
+impl Store {
+    /// Messages and their content, in any order. One that is missing or cannot be read is left
+    /// out (and logged): it must not keep the others back.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn contents(&self, ids: &[MessageId]) -> Result<Vec<StoredMessage>, StoreError> {
+        let rows: Vec<Row> = sqlx::query_as(include_str!("../queries/contents.sql"))
+            .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<Uuid>>())
+            .fetch_all(&self.queue)
+            .await
+            .during("read content")?;
+        if rows.iter().map(Row::octets).sum::<usize>() <= INLINE_MAX_OCTETS {
+            return Ok(unpack_all(rows));
+        }
+        spawn_blocking(|| unpack_all(rows))
+            .await
+            .map_err(|error| StoreError::Corrupt {
+                what: "content",
+                detail: error.to_string(),
+            })
+    }
+}
+
+fn unpack_all(rows: Vec<Row>) -> Vec<StoredMessage> {
+    let readable = |row: Row| {
+        let id = MessageId::from_uuid(row.id);
+        row.unpack()
+            .inspect_err(|error| tracing::error!(message = %id, %error, "content is unreadable"))
+            .ok()
+    };
+    rows.into_iter().filter_map(readable).collect()
+}

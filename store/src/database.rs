@@ -1,0 +1,197 @@
+//! The connections: three small pools, so that no kind of work can take another's connections.
+//! What is done with them stands in the files of the nouns.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+use time::Date;
+
+use crate::cache::Caches;
+use crate::connections::{Connections, within_limit};
+use crate::error::{During, StoreError};
+
+/// poll, lease, and two each of fetch, intent and settle.
+const QUEUE_CONNECTIONS: u32 = 8;
+/// Moving on from a busy moment matters more than being quick: nobody waits for the result.
+const PARTITION_PATIENCE: Duration = Duration::from_secs(90);
+/// Any number: only one process at a time makes partitions.
+const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
+
+/// Where the database is and how many connections it may cost.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// `postgres://user@host:port/database`.
+    pub url: String,
+    /// Connections for everything but accepting and the queue.
+    pub max_connections: u32,
+    /// Connections that commit batches of accepted mail: two overlap commit and preparation.
+    pub batch_connections: u32,
+    /// What the server shows in `pg_stat_activity`.
+    pub application_name: String,
+}
+
+impl StoreOptions {
+    /// The usual numbers for the database at `url`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 8,
+            batch_connections: 2,
+            application_name: "postrider".to_owned(),
+        }
+    }
+}
+
+/// The database and what we remember of it. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) general: Connections,
+    pub(crate) accept: Connections,
+    pub(crate) queue: Connections,
+    pub(crate) cache: Arc<Caches>,
+}
+
+impl Store {
+    /// Opens the pools. Connections of all but the first are made when they are needed.
+    ///
+    /// # Errors
+    /// The URL is not one, or nobody answers there.
+    pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
+        let session = session(&options)?;
+        // The plan of a hot statement must not change with what the planner believes about sizes.
+        let hot = session.clone().options([("enable_seqscan", "off")]);
+        let store = Self {
+            general: Connections::new(session, options.max_connections),
+            accept: Connections::new(hot.clone(), options.batch_connections),
+            queue: Connections::new(hot, QUEUE_CONNECTIONS),
+            cache: Arc::new(Caches::new()),
+        };
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// Brings the schema at `url` up to date, forward only; several processes may call it at once.
+    /// Returns what was applied.
+    ///
+    /// # Errors
+    /// Unreachable, or a migration failed or was changed after it had been applied.
+    pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
+        let operation = "migrate the database";
+        let mut connection = PgConnection::connect(url).await.during(operation)?;
+        let before = applied(&mut connection).await.during(operation)?;
+        sqlx::migrate!("../migrations")
+            .run(&mut connection)
+            .await
+            .map_err(sqlx::Error::from)
+            .during(operation)?;
+        let after = applied(&mut connection).await.during(operation)?;
+        connection.close().await.during(operation)?;
+        Ok(after.into_iter().skip(before.len()).collect())
+    }
+
+    /// One round trip.
+    ///
+    /// # Errors
+    /// Unreachable.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1")
+            .execute(&self.general)
+            .await
+            .during("reach the database")?;
+        Ok(())
+    }
+
+    /// Makes what is missing of the partitions of these UTC days.
+    ///
+    /// # Errors
+    /// Of the database; also when a DEFAULT partition holds rows of such a day already.
+    pub async fn make_partitions(
+        &self,
+        days: impl Iterator<Item = Date>,
+    ) -> Result<(), StoreError> {
+        let operation = "make partitions";
+        let days: Vec<Date> = days.collect();
+        let mut checkout = self.general.checkout().await.during(operation)?;
+        let made = within_limit(PARTITION_PATIENCE, make_partitions(checkout.raw(), days)).await;
+        checkout.give_back(&made);
+        made.during(operation)
+    }
+
+    /// Rows that no day's partition took, at most 1,000 a table. Any number above zero means that
+    /// partitions were made too late.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn default_partition_rows(&self) -> Result<i64, StoreError> {
+        sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM (SELECT FROM message_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM event_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM content_1_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM content_7_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)",
+        )
+        .fetch_one(&self.general)
+        .await
+        .during("count rows outside of partitions")
+    }
+
+    /// Ends all connections once their statements are done.
+    pub async fn close(&self) {
+        self.accept.close().await;
+        self.queue.close().await;
+        self.general.close().await;
+    }
+}
+
+async fn make_partitions(
+    connection: &mut PgConnection,
+    days: Vec<Date>,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    for statement in [
+        "SET LOCAL statement_timeout = '60s'",
+        "SET LOCAL idle_in_transaction_session_timeout = '60s'",
+    ] {
+        sqlx::query(statement).execute(&mut *transaction).await?;
+    }
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(PARTITION_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("SELECT make_day_partitions(u.day) FROM unnest($1::date[]) AS u (day)")
+        .bind(days)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}
+
+fn session(options: &StoreOptions) -> Result<PgConnectOptions, StoreError> {
+    Ok(PgConnectOptions::from_str(&options.url)
+        .during("read the database URL")?
+        .application_name(&options.application_name)
+        .options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("jit", "off"),
+            ("synchronous_commit", "on"),
+            ("statement_timeout", "5s"),
+            ("idle_in_transaction_session_timeout", "5s"),
+        ]))
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar(
+        "SELECT lpad(version::text, 4, '0') || ' ' || description
+         FROM _sqlx_migrations WHERE success ORDER BY version",
+    )
+    .fetch_all(connection)
+    .await
+}

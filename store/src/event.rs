@@ -1,0 +1,200 @@
+//! Events: the append-only record of what happened to deliveries.
+
+use mail::bounce_class::BounceClass;
+use mail::event::EventType;
+use mail::ids::{EventId, MessageId};
+use mail::text::DbText;
+use serde::{Deserialize, Deserializer, Serialize};
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::database::Store;
+use crate::decode::{bounce_class, event_type, unsigned};
+use crate::error::{During, StoreError};
+use crate::numbers::EventFlags;
+
+/// More than any transcript or reply we keep.
+const STORED_TEXT_MAX_OCTETS: usize = 1 << 20;
+
+/// An event about a queued delivery, to be written with its settlement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewEvent {
+    /// Carries the time.
+    pub id: EventId,
+    /// What happened.
+    pub kind: EventType,
+    /// queued 1, attempt n gives n + 1, an end without an attempt the next number.
+    pub sequence: u16,
+    /// The attempt that caused it, from 1; the last one for an end without an attempt.
+    pub attempt: u16,
+    /// What else is to be known.
+    pub flags: EventFlags,
+    /// Why it was refused or put off.
+    pub class: Option<BounceClass>,
+    /// The reply code.
+    pub code: Option<u16>,
+    /// The enhanced status code, as text.
+    pub enhanced: Option<String>,
+    /// Number of the egress source.
+    pub source: Option<i32>,
+    /// The host it was sent to.
+    pub mx: Option<String>,
+    /// The TLS version; none when in clear.
+    pub tls: Option<String>,
+    /// What the host answered.
+    #[serde(default, deserialize_with = "stored_text")]
+    pub reply: Option<DbText>,
+    /// From the beginning of the attempt to its last reply.
+    pub duration_ms: Option<i32>,
+    /// The dialogue.
+    #[serde(default, deserialize_with = "stored_text")]
+    pub transcript: Option<DbText>,
+}
+
+fn stored_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DbText>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| DbText::parse(&text, STORED_TEXT_MAX_OCTETS))
+        .transpose()
+        .map_err(serde::de::Error::custom)
+}
+
+/// An event as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Carries the time.
+    pub id: EventId,
+    /// Which recipient of the message, from 0; none for events about no delivery.
+    pub rcpt: Option<u16>,
+    /// What happened.
+    pub kind: EventType,
+    /// Counts within the delivery.
+    pub sequence: u16,
+    /// The attempt that caused it; 0 before the first.
+    pub attempt: u16,
+    /// What else is to be known.
+    pub flags: EventFlags,
+    /// Why it was refused or put off.
+    pub class: Option<BounceClass>,
+    /// The reply code.
+    pub code: Option<u16>,
+    /// The enhanced status code, as text.
+    pub enhanced: Option<String>,
+    /// Number of the egress source.
+    pub source: Option<i32>,
+    /// The host it was sent to.
+    pub mx: Option<String>,
+    /// The TLS version.
+    pub tls: Option<String>,
+    /// What the host answered.
+    pub reply: Option<String>,
+    /// From the beginning of the attempt to its last reply.
+    pub duration_ms: Option<i32>,
+    /// When the next attempt is due; none when the delivery has ended.
+    pub next_at: Option<OffsetDateTime>,
+}
+
+/// The columns all readers of events name alike.
+#[derive(FromRow)]
+pub(crate) struct EventColumns {
+    id: Uuid,
+    rcpt: Option<i16>,
+    r#type: i16,
+    sequence: i16,
+    attempt: i16,
+    flags: i16,
+    class: Option<i16>,
+    code: Option<i16>,
+    enhanced: Option<String>,
+    source: Option<i32>,
+    mx: Option<String>,
+    tls: Option<String>,
+    reply: Option<String>,
+    duration_ms: Option<i32>,
+    next_at: Option<OffsetDateTime>,
+}
+
+impl TryFrom<EventColumns> for StoredEvent {
+    type Error = StoreError;
+
+    fn try_from(row: EventColumns) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: EventId::from_uuid(row.id),
+            rcpt: row
+                .rcpt
+                .map(|rcpt| unsigned("recipient number", rcpt))
+                .transpose()?,
+            kind: event_type(row.r#type)?,
+            sequence: unsigned("event sequence", row.sequence)?,
+            attempt: unsigned("attempt number", row.attempt)?,
+            flags: EventFlags::from_bits(row.flags),
+            class: row.class.map(bounce_class).transpose()?,
+            code: row
+                .code
+                .map(|code| unsigned("reply code", code))
+                .transpose()?,
+            enhanced: row.enhanced,
+            source: row.source,
+            mx: row.mx,
+            tls: row.tls,
+            reply: row.reply,
+            duration_ms: row.duration_ms,
+            next_at: row.next_at,
+        })
+    }
+}
+
+impl Store {
+    /// All events of a message, by recipient and sequence.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn message_events(&self, message: MessageId) -> Result<Vec<StoredEvent>, StoreError> {
+        // An event is never older than its subject: the bound leaves the earlier days out.
+        let rows: Vec<EventColumns> = sqlx::query_as(
+            "SELECT id, rcpt, type, sequence, attempt, flags, class, code, enhanced, source, mx,
+                    tls, reply, duration_ms, next_at
+             FROM event WHERE subject = $1 AND id >= $2 ORDER BY rcpt, sequence, id",
+        )
+        .bind(message.uuid())
+        .bind(day_before(message.uuid()))
+        .fetch_all(&self.general)
+        .await
+        .during("read the events of a message")?;
+        rows.into_iter().map(StoredEvent::try_from).collect()
+    }
+}
+
+/// The smallest UUIDv7 made a day before this one: clocks of two nodes may differ a little.
+fn day_before(id: Uuid) -> Uuid {
+    const DAY_MS: u128 = 86_400_000;
+    let unix_ms = id.as_u128() >> 80;
+    Uuid::from_u128(unix_ms.saturating_sub(DAY_MS) << 80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_survive_the_journal() {
+        let event = NewEvent {
+            id: EventId::from_uuid(Uuid::from_u128(1)),
+            kind: EventType::EmailBounced,
+            sequence: 2,
+            attempt: 1,
+            flags: EventFlags::FINAL,
+            class: Some(BounceClass::InvalidRecipient),
+            code: Some(550),
+            enhanced: Some("5.1.1".into()),
+            source: Some(1),
+            mx: Some("mx.example.com".into()),
+            tls: None,
+            reply: Some(DbText::from_remote(b"550 5.1.1 no such user", 100)),
+            duration_ms: Some(12),
+            transcript: None,
+        };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<NewEvent>(&json).unwrap(), event);
+    }
+}

@@ -1,0 +1,13 @@
+//! The store against a real PostgreSQL: what it promises to the roles, one promise a test.
+//!
+//! Starts a private cluster, or uses the server of `POSTRIDER_TEST_DATABASE_URL` (which must allow
+//! CREATE DATABASE). Every test has a database of its own.
+
+#![allow(clippy::unwrap_used)]
+
+mod accepting;
+mod configuration;
+mod dispatching;
+mod ownership;
+mod settling;
+mod world;
