@@ -1,0 +1,190 @@
+//! Who asks, and whether they may: the API key becomes a principal before a handler runs.
+//! The only way to an account number is a checked scope, so no handler can forget the check.
+
+use std::marker::PhantomData;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use store::{AccountNo, ApiKey};
+
+use crate::keys;
+use crate::problem::{Code, Problem};
+use crate::state::AppState;
+
+const HOW: &str = "send the header `Authorization: Bearer pr_live_…` with an API key";
+
+/// What a request wants to do, as a type.
+pub(crate) trait Permission: Send {
+    /// The scope a key must hold.
+    const SCOPE: &'static str;
+}
+
+macro_rules! permissions {
+    ($($name:ident => $scope:literal;)+) => {$(
+        #[doc = concat!("Needs the scope `", $scope, "`.")]
+        pub(crate) struct $name;
+
+        impl Permission for $name {
+            const SCOPE: &'static str = $scope;
+        }
+    )+};
+}
+
+permissions! {
+    SendEmails => "emails:send";
+    ReadEmails => "emails:read";
+    ManageWebhooks => "webhooks:*";
+}
+
+/// The account that a key speaks for.
+#[derive(Debug)]
+pub(crate) struct Principal {
+    pub(crate) account: AccountNo,
+    /// A test key: reaches the sandbox only, and sees nothing of the live mail.
+    pub(crate) test: bool,
+}
+
+impl Principal {
+    /// Whether mail sent in test mode (or not) may be shown: live keys see all of the account's.
+    pub(crate) fn may_see(&self, is_test_mail: bool) -> bool {
+        is_test_mail || !self.test
+    }
+}
+
+/// A principal that holds the permission `P`. There is no other way to get one.
+pub(crate) struct Allowed<P> {
+    pub(crate) principal: Principal,
+    permission: PhantomData<P>,
+}
+
+impl<P: Permission> FromRequestParts<AppState> for Allowed<P> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let hash = presented_key(&parts.headers)?;
+        // Unknown and revoked keys are one case: neither says whether the key ever existed.
+        let key = state.store.key_by_hash(&hash).await?.ok_or_else(|| {
+            invalid_key("the API key is unknown or was revoked; use a key of this platform")
+        })?;
+        if key
+            .expires_at
+            .is_some_and(|expires_at| expires_at <= state.clock.now())
+        {
+            return Err(invalid_key("the API key has expired; use a newer one"));
+        }
+        require(&key, P::SCOPE)?;
+        let principal = Principal {
+            account: key.account,
+            test: key.test,
+        };
+        Ok(Self {
+            principal,
+            permission: PhantomData,
+        })
+    }
+}
+
+/// The hash of the key that the request carries.
+fn presented_key(headers: &HeaderMap) -> Result<[u8; 32], Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = given.next() else {
+        return Err(Problem::new(Code::MissingApiKey, HOW).with_header(
+            header::WWW_AUTHENTICATE,
+            challenge("Bearer realm=\"postrider\""),
+        ));
+    };
+    if given.next().is_some() {
+        return Err(invalid_key(format!(
+            "there are several Authorization headers; {HOW}"
+        )));
+    }
+    // The scheme is compared without regard to case (RFC 9110 section 11.1).
+    let token = value.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then(|| token.trim_matches(' '))
+    });
+    let token = token.ok_or_else(|| invalid_key(format!("the scheme must be Bearer; {HOW}")))?;
+    keys::hash(token).ok_or_else(|| {
+        invalid_key("this is not an API key: one begins with pr_live_ or pr_test_ and is long")
+    })
+}
+
+fn require(key: &ApiKey, scope: &'static str) -> Result<(), Problem> {
+    if key.scopes.iter().any(|held| covers(held, scope)) {
+        return Ok(());
+    }
+    let value = challenge(&format!(
+        "Bearer realm=\"postrider\", error=\"insufficient_scope\", scope=\"{scope}\""
+    ));
+    let detail = format!("the API key lacks the scope {scope}; use a key that holds it");
+    Err(Problem::new(Code::MissingScope, detail).with_header(header::WWW_AUTHENTICATE, value))
+}
+
+/// Whether a scope that a key holds includes the wanted one: it is the same, or it is `area:*`
+/// of the same area.
+fn covers(held: &str, wanted: &str) -> bool {
+    held == wanted
+        || held
+            .strip_suffix('*')
+            .is_some_and(|area| area.ends_with(':') && wanted.starts_with(area))
+}
+
+fn invalid_key(detail: impl Into<String>) -> Problem {
+    Problem::new(Code::InvalidApiKey, detail).with_header(
+        header::WWW_AUTHENTICATE,
+        challenge("Bearer realm=\"postrider\", error=\"invalid_token\""),
+    )
+}
+
+fn challenge(text: &str) -> HeaderValue {
+    // RFC 6750 section 3. The text is ours and plain ASCII; if it were not, the bare scheme serves.
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("Bearer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_covers_itself_and_an_area_covers_its_scopes() {
+        let check = |held: &str, wanted: &str, expected: bool| {
+            assert_eq!(covers(held, wanted), expected, "{held} for {wanted}");
+        };
+        check("emails:send", "emails:send", true);
+        check("emails:*", "emails:send", true);
+        check("webhooks:*", "webhooks:*", true);
+        check("emails:read", "emails:send", false);
+        check("webhooks:read", "webhooks:*", false);
+        check("email*", "emails:send", false);
+        check("*", "emails:send", false);
+        check("admin:*", "emails:send", false);
+        check("", "emails:send", false);
+    }
+
+    #[test]
+    fn the_header_must_be_one_bearer_token() {
+        let check = |values: &[&str], expected: Option<Code>| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            }
+            let found = presented_key(&headers).err().map(|problem| problem.code());
+            assert_eq!(found, expected, "{values:?}");
+        };
+        let key = keys::generate(keys::KeyMode::Live, [1; 32]).secret;
+        check(&[&format!("Bearer {key}")], None);
+        check(&[&format!("bearer  {key}")], None);
+        check(&[], Some(Code::MissingApiKey));
+        check(&[&key], Some(Code::InvalidApiKey));
+        check(&[&format!("Basic {key}")], Some(Code::InvalidApiKey));
+        check(&["Bearer"], Some(Code::InvalidApiKey));
+        check(&["Bearer pr_live_x"], Some(Code::InvalidApiKey));
+        check(
+            &[&format!("Bearer {key}"), "Basic x"],
+            Some(Code::InvalidApiKey),
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! What the operator decides about the HTTP interface. Values only: reads no file.
+
+use std::time::Duration;
+
+use mail::message::Limits;
+use store::RetentionClass;
+
+/// Settings of the HTTP interface.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// How much one message may hold.
+    pub message_limits: Limits,
+    /// Largest request body after decompression, in octets.
+    pub body_max_octets: usize,
+    /// Largest message after composing, in octets.
+    pub message_max_octets: usize,
+    /// How long a client may take to send one request body.
+    pub body_timeout: Duration,
+    /// How long a client may take to send the header of one request, and how long a connection
+    /// may rest between two.
+    pub header_timeout: Duration,
+    /// How long one request may take in all, its body included.
+    pub request_timeout: Duration,
+    /// How long a stop waits for the requests under way.
+    pub drain_timeout: Duration,
+    /// Connections held at once; more wait in the backlog of the socket.
+    pub connections_max: usize,
+    /// How people reach this interface, without a slash at the end.
+    pub public_url: String,
+    /// How long content is kept.
+    pub retention: RetentionClass,
+    /// Whether test keys have a sandbox to send to.
+    pub sandbox_available: bool,
+    /// Opens `GET /inbox?token=…`, which shows everything the sandbox received, to all accounts'
+    /// mail alike. For development; absent: no such route.
+    pub inbox_token: Option<String>,
+    /// Whether webhook URLs may be plain HTTP and on this machine or a private network.
+    pub allow_insecure_webhooks: bool,
+    /// Webhook endpoints that one account may have.
+    pub webhook_endpoints_max: usize,
+    /// Whether `/healthz`, `/readyz` and `/metrics` are answered here too.
+    pub operator_routes: bool,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            message_limits: Limits::default(),
+            body_max_octets: 40 * 1024 * 1024,
+            message_max_octets: 40 * 1024 * 1024,
+            body_timeout: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(120),
+            drain_timeout: Duration::from_secs(20),
+            connections_max: 10_000,
+            public_url: "http://127.0.0.1:8080".to_owned(),
+            retention: RetentionClass::Week,
+            sandbox_available: false,
+            inbox_token: None,
+            allow_insecure_webhooks: false,
+            webhook_endpoints_max: 50,
+            operator_routes: true,
+        }
+    }
+}

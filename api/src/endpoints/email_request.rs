@@ -1,0 +1,109 @@
+//! The send request as the published document shows it. Never read from a request: that is
+//! `mail`'s part, and a test holds the two together.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A message to send. `from`, at least one of `to`, `cc` and `bcc`, `subject`, and at least one
+/// of `html` and `text` are needed; unknown fields are refused.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EmailRequest, example = json!({
+    "from": "Acme <hello@acme.test>",
+    "to": ["Ana <ana@example.com>"],
+    "subject": "Your receipt",
+    "html": "<p>Thank you.</p>",
+    "text": "Thank you.",
+    "tags": ["receipt"],
+    "metadata": {"order": "7"}
+}))]
+pub(crate) struct EmailRequestSchema {
+    /// One mailbox, `Name <address>` or an address, of a verified domain of the account.
+    from: String,
+    /// Recipients that everybody sees.
+    #[schema(nullable = false)]
+    to: Option<OneOrManySchema>,
+    /// Further recipients that everybody sees.
+    #[schema(nullable = false)]
+    cc: Option<OneOrManySchema>,
+    /// Recipients that nobody sees.
+    #[schema(nullable = false)]
+    bcc: Option<OneOrManySchema>,
+    /// Where answers go, if not to `from`.
+    #[schema(nullable = false)]
+    reply_to: Option<OneOrManySchema>,
+    /// One line.
+    subject: String,
+    /// The body as HTML.
+    html: Option<String>,
+    /// The body as plain text.
+    text: Option<String>,
+    /// Header fields of your own, such as `X-Order`.
+    #[schema(nullable = false)]
+    headers: Option<BTreeMap<String, String>>,
+    /// Words to find and count messages by; they come back on every event.
+    #[schema(nullable = false)]
+    tags: Option<Vec<String>>,
+    /// Your own keys and values; they come back on every event.
+    #[schema(nullable = false)]
+    metadata: Option<BTreeMap<String, String>>,
+    /// Name of the stream.
+    #[schema(default = "transactional")]
+    stream: Option<String>,
+    /// How long to try: a whole number and one of s, m, h, d.
+    #[schema(example = "4h", pattern = "^[0-9]+[smhd]$")]
+    expires_in: Option<String>,
+    /// Deliver over authenticated TLS or not at all.
+    #[schema(default = false)]
+    require_tls: Option<bool>,
+}
+
+/// A list, or its single member.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = OneOrMany)]
+#[expect(dead_code, reason = "a shape for the document: no value is ever made")]
+enum OneOrManySchema {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use mail::message_fields::SendRequest;
+    use utoipa::PartialSchema;
+    use utoipa::openapi::RefOr;
+    use utoipa::openapi::schema::Schema;
+
+    use super::*;
+
+    #[test]
+    fn null_is_taken_where_the_document_says_so() {
+        let json = serde_json::to_value(EmailRequestSchema::schema()).unwrap();
+        for (name, property) in json["properties"].as_object().unwrap() {
+            let shown = property.to_string().contains("\"null\"");
+            let read =
+                serde_json::from_str::<SendRequest>(&format!(r#"{{"{name}":null}}"#)).is_ok();
+            // A missing `from` or `subject` reads like null, and is refused with the other fields.
+            let needed = name == "from" || name == "subject";
+            assert_eq!(shown, read && !needed, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_document_names_the_fields_that_are_read() {
+        let refusal = serde_json::from_str::<SendRequest>(r#"{"?":1}"#)
+            .unwrap_err()
+            .to_string();
+        let (_, list) = refusal.split_once("expected one of ").unwrap();
+        let mut read: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+        read.sort_unstable();
+        let RefOr::T(Schema::Object(schema)) = EmailRequestSchema::schema() else {
+            panic!("the request is no object");
+        };
+        let mut shown: Vec<&str> = schema.properties.keys().map(String::as_str).collect();
+        shown.sort_unstable();
+        assert_eq!(shown, read);
+    }
+}

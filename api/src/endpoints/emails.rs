@@ -1,0 +1,96 @@
+//! Sending an email, and asking what became of it.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use mail::ids::MessageId;
+use mail::message::Message;
+use mail::message_fields::SendRequest;
+
+use super::email_request::EmailRequestSchema;
+use super::email_view::EmailView;
+use crate::auth::{Allowed, ReadEmails, SendEmails};
+use crate::extract::{JsonBody, PathId};
+use crate::idempotency::{IdempotencyHeader, REPLAYED, body_hash, key_hash};
+use crate::openapi::{BodyProblems, CommonProblems, ConflictProblem, NotFoundProblem};
+use crate::problem::Problem;
+use crate::send::{AcceptedEmail, Outcome, Sameness, send as accept};
+use crate::state::AppState;
+
+const PATH: &str = "/v1/emails";
+
+/// Send an email
+///
+/// Answers after the message is committed to disk. Each recipient is a delivery of its own, with
+/// its own status and events.
+#[utoipa::path(
+    post,
+    path = PATH,
+    operation_id = "sendEmail",
+    tag = "emails",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 256,
+        description = "Visible ASCII. Within 24 hours the same key and body give the first answer \
+            again, with `Idempotent-Replayed: true`, and send nothing.")),
+    request_body = EmailRequestSchema,
+    responses(
+        (status = 202, description = "Committed; on its way", body = AcceptedEmail,
+            headers(("Idempotent-Replayed" = Option<bool>, description = "true on an answer given before"))),
+        CommonProblems,
+        BodyProblems,
+        ConflictProblem,
+    ),
+    security(("api_key" = ["emails:send"])),
+)]
+pub(crate) async fn send(
+    State(state): State<AppState>,
+    Allowed { principal, .. }: Allowed<SendEmails>,
+    idempotency: IdempotencyHeader,
+    JsonBody { value, raw }: JsonBody<SendRequest>,
+) -> Result<Response, Problem> {
+    let sameness = idempotency.key()?.map(|key| Sameness {
+        key_hash: key_hash(&principal, PATH, &key),
+        body_hash: body_hash(&raw),
+    });
+    let message = Message::parse(value, &state.config.message_limits).map_err(Problem::fields)?;
+    let json = [(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    )];
+    let outcome = accept(&state, &principal, message, sameness).await?;
+    Ok(match outcome {
+        Outcome::Accepted(body) => (StatusCode::ACCEPTED, json, body).into_response(),
+        Outcome::Replayed(body) => {
+            let replayed = [(REPLAYED, HeaderValue::from_static("true"))];
+            (StatusCode::ACCEPTED, json, replayed, body).into_response()
+        }
+    })
+}
+
+/// Get an email
+///
+/// With its deliveries, their attempts and their events.
+#[utoipa::path(
+    get,
+    path = "/v1/emails/{id}",
+    operation_id = "getEmail",
+    tag = "emails",
+    params(("id" = String, Path, description = "Id of the email", example = "msg_01kasxq2bke9qa1bz2t0zc6800")),
+    responses(
+        (status = 200, description = "The email as it stands", body = EmailView),
+        CommonProblems,
+        NotFoundProblem,
+    ),
+    security(("api_key" = ["emails:read"])),
+)]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Allowed { principal, .. }: Allowed<ReadEmails>,
+    PathId(id): PathId<MessageId>,
+) -> Result<axum::Json<EmailView>, Problem> {
+    let message = state.store.message(principal.account, id).await?;
+    let message = message
+        .filter(|message| principal.may_see(message.test))
+        .ok_or_else(Problem::not_found)?;
+    let events = state.store.message_events(id).await?;
+    Ok(axum::Json(EmailView::new(message, events)))
+}

@@ -1,0 +1,326 @@
+//! What the sandbox MX received. An account sees the mail it sent and no other account's; the
+//! inbox, behind its own token, shows all of it to whoever runs the platform.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use mail::ids::{InboxId, MessageId};
+use serde::{Deserialize, Serialize};
+use store::{AccountNo, SandboxMessage, SandboxSummary, Store};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::auth::{Allowed, ReadEmails};
+use crate::extract::{Parameters, PathId};
+use crate::openapi::{CommonProblems, NotFoundProblem, ParameterProblem};
+use crate::page::{Page, PageParameters, PageRequest};
+use crate::problem::Problem;
+use crate::state::AppState;
+use crate::timestamp::Timestamp;
+
+/// How many rows of other accounts one page may skip before it ends early.
+const SCANNED_MAX: usize = 1000;
+/// Digits of a message id, as they stand in the Message-ID.
+const ID_DIGITS: usize = 26;
+/// How much of a message is looked at to list it, in octets; as much as lists read.
+const HEAD_OCTETS: usize = 8 * 1024;
+
+/// A message that the sandbox received.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SandboxMessage)]
+pub(crate) struct SandboxView {
+    #[schema(value_type = String, example = "inb_01kasxq2bke9qa1bz2t0zc6m4d")]
+    id: InboxId,
+    /// The email it is a copy of.
+    #[schema(value_type = Option<String>, example = "msg_01kasxq2bke9qa1bz2t0zc6800")]
+    message_id: Option<MessageId>,
+    #[schema(value_type = String, format = DateTime)]
+    received_at: Timestamp,
+    /// The return path.
+    mail_from: String,
+    recipients: Vec<String>,
+    /// What a receiver would find about SPF, DKIM and DMARC.
+    authentication_results: String,
+    /// The header block as it came, at most 8 KB of it.
+    headers: String,
+    /// Octets of the whole message.
+    size: i32,
+}
+
+impl From<SandboxSummary> for SandboxView {
+    fn from(message: SandboxSummary) -> Self {
+        Self {
+            id: message.id,
+            message_id: sent_as(&message.head),
+            received_at: message.received_at.into(),
+            headers: String::from_utf8_lossy(header_block(&message.head)).into_owned(),
+            mail_from: message.mail_from,
+            recipients: message.recipients,
+            authentication_results: message.authentication_results,
+            size: message.octets,
+        }
+    }
+}
+
+impl From<SandboxMessage> for SandboxView {
+    fn from(message: SandboxMessage) -> Self {
+        let octets = i32::try_from(message.raw.len()).unwrap_or(i32::MAX);
+        let mut head = message.raw;
+        head.truncate(HEAD_OCTETS);
+        Self::from(SandboxSummary {
+            id: message.id,
+            received_at: message.received_at,
+            mail_from: message.mail_from,
+            recipients: message.recipients,
+            authentication_results: message.authentication_results,
+            head,
+            octets,
+        })
+    }
+}
+
+/// List what the sandbox received
+///
+/// Of the mail this account sent, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/sandbox/messages",
+    operation_id = "listSandboxMessages",
+    tag = "sandbox",
+    params(PageParameters),
+    responses(
+        (status = 200, description = "Newest first", body = Page<SandboxView>),
+        CommonProblems,
+        ParameterProblem,
+    ),
+    security(("api_key" = ["emails:read"])),
+)]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    Allowed { principal, .. }: Allowed<ReadEmails>,
+    Parameters(page): Parameters<PageParameters>,
+) -> Result<axum::Json<Page<SandboxView>>, Problem> {
+    let PageRequest { limit, mut after } = page.parse::<InboxId>()?;
+    let mut found = Vec::new();
+    let mut scanned = 0;
+    while found.len() <= limit && scanned < SCANNED_MAX {
+        let batch = read(&state.store, limit, after).await?;
+        let Some(last) = batch.last() else { break };
+        after = Some(last.id);
+        scanned += batch.len();
+        for message in batch {
+            if belongs_to(&state, principal.account, &message.head).await? {
+                found.push(SandboxView::from(message));
+            }
+        }
+    }
+    let page = Page::new(found, limit, |view: &SandboxView| view.id);
+    Ok(axum::Json(page))
+}
+
+/// Get what the sandbox received
+#[utoipa::path(
+    get,
+    path = "/v1/sandbox/messages/{id}",
+    operation_id = "getSandboxMessage",
+    tag = "sandbox",
+    params(("id" = String, Path, description = "Id of the received message")),
+    responses(
+        (status = 200, description = "The message", body = SandboxView),
+        CommonProblems,
+        NotFoundProblem,
+    ),
+    security(("api_key" = ["emails:read"])),
+)]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Allowed { principal, .. }: Allowed<ReadEmails>,
+    PathId(id): PathId<InboxId>,
+) -> Result<axum::Json<SandboxView>, Problem> {
+    let message = own_message(&state, principal.account, id).await?;
+    Ok(axum::Json(SandboxView::from(message)))
+}
+
+/// Get a received message as it came
+#[utoipa::path(
+    get,
+    path = "/v1/sandbox/messages/{id}/raw",
+    operation_id = "getSandboxMessageRaw",
+    tag = "sandbox",
+    params(("id" = String, Path, description = "Id of the received message")),
+    responses(
+        (status = 200, description = "All octets of the message", content_type = "message/rfc822", body = String),
+        CommonProblems,
+        NotFoundProblem,
+    ),
+    security(("api_key" = ["emails:read"])),
+)]
+pub(crate) async fn get_raw(
+    State(state): State<AppState>,
+    Allowed { principal, .. }: Allowed<ReadEmails>,
+    PathId(id): PathId<InboxId>,
+) -> Result<Response, Problem> {
+    let message = own_message(&state, principal.account, id).await?;
+    // Somebody else's HTML: a browser must neither guess its type nor show it as a page.
+    let headers: [(HeaderName, HeaderValue); 3] = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("message/rfc822"),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+        (
+            header::CONTENT_DISPOSITION,
+            HeaderValue::from_static("attachment"),
+        ),
+    ];
+    Ok((headers, message.raw).into_response())
+}
+
+/// The key to the whole inbox, and which part of it is wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct InboxParameters {
+    /// The token of the configuration.
+    token: Option<String>,
+    /// How many to list.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<usize>,
+    /// The `next` of the page before.
+    after: Option<String>,
+}
+
+/// List the whole sandbox
+///
+/// Of all accounts, for development; there only when the operator set a token.
+#[utoipa::path(
+    get,
+    path = "/inbox",
+    operation_id = "listInbox",
+    tag = "sandbox",
+    params(InboxParameters),
+    responses(
+        (status = 200, description = "Newest first", body = Page<SandboxView>),
+        NotFoundProblem,
+        ParameterProblem,
+    ),
+    security(()),
+)]
+pub(crate) async fn inbox(
+    State(state): State<AppState>,
+    Parameters(parameters): Parameters<InboxParameters>,
+) -> Result<axum::Json<Page<SandboxView>>, Problem> {
+    let given = parameters.token.unwrap_or_default();
+    let wanted = state.config.inbox_token.as_deref().unwrap_or_default();
+    let opens =
+        !wanted.is_empty() && verify_slices_are_equal(given.as_bytes(), wanted.as_bytes()).is_ok();
+    if !opens {
+        return Err(Problem::not_found());
+    }
+    let page = PageParameters::new(parameters.limit, parameters.after);
+    let PageRequest { limit, after } = page.parse::<InboxId>()?;
+    let messages = read(&state.store, limit, after).await?;
+    let views = messages.into_iter().map(SandboxView::from).collect();
+    Ok(axum::Json(Page::new(views, limit, |view: &SandboxView| {
+        view.id
+    })))
+}
+
+/// One more than `limit`, which tells whether there is more.
+async fn read(
+    store: &Store,
+    limit: usize,
+    after: Option<InboxId>,
+) -> Result<Vec<SandboxSummary>, Problem> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    Ok(store.sandbox_messages(limit, after).await?)
+}
+
+async fn own_message(
+    state: &AppState,
+    account: AccountNo,
+    id: InboxId,
+) -> Result<SandboxMessage, Problem> {
+    let message = state
+        .store
+        .sandbox_message(id)
+        .await?
+        .ok_or_else(Problem::not_found)?;
+    match belongs_to(state, account, &message.raw).await? {
+        true => Ok(message),
+        false => Err(Problem::not_found()),
+    }
+}
+
+/// Whether the account sent it. Anyone who reaches the sandbox's port could write a foreign
+/// Message-ID, and would only show that account mail of their own making.
+async fn belongs_to(state: &AppState, account: AccountNo, head: &[u8]) -> Result<bool, Problem> {
+    match sent_as(head) {
+        Some(id) => Ok(state.store.message(account, id).await?.is_some()),
+        None => Ok(false),
+    }
+}
+
+fn header_block(raw: &[u8]) -> &[u8] {
+    let end = raw.windows(4).position(|window| window == b"\r\n\r\n");
+    &raw[..end.map_or(raw.len(), |at| at + 2)]
+}
+
+/// The message it was sent as: our Message-IDs begin with its digits.
+fn sent_as(raw: &[u8]) -> Option<MessageId> {
+    let name = b"message-id:";
+    let line = header_block(raw)
+        .split(|octet| *octet == b'\n')
+        .scan(false, |found, line| {
+            // A long value may stand on the next line (RFC 5322 section 2.2.3).
+            let follows = *found && line.first().is_some_and(|c| matches!(c, b' ' | b'\t'));
+            let starts = line
+                .get(..name.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(name));
+            *found = starts;
+            Some((starts || follows).then_some(line))
+        })
+        .flatten()
+        .find_map(|line| line.split(|octet| *octet == b'<').nth(1))?;
+    let digits = std::str::from_utf8(line.get(..ID_DIGITS)?).ok()?;
+    if line.get(ID_DIGITS) != Some(&b'@') {
+        return None;
+    }
+    format!("{}_{digits}", MessageId::PREFIX).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_received_message_tells_which_email_it_is() {
+        let id = MessageId::from_time_and_random(1_790_000_000_123, [5; 10]);
+        let digits = id.digits();
+        let check = |raw: String, expected: Option<MessageId>| {
+            assert_eq!(sent_as(raw.as_bytes()), expected, "{raw}");
+        };
+        check(
+            format!("A: b\r\nMessage-ID: <{digits}@acme.test>\r\n\r\nx"),
+            Some(id),
+        );
+        check(
+            format!("message-id:\r\n <{digits}@acme.test>\r\nB: c\r\n\r\n"),
+            Some(id),
+        );
+        check(
+            format!("A: b\r\n\r\nMessage-ID: <{digits}@acme.test>\r\n"),
+            None,
+        );
+        check(format!("X-Message-ID: <{digits}@acme.test>\r\n\r\n"), None);
+        check(format!("Message-ID: <{digits}x@acme.test>\r\n\r\n"), None);
+        check(format!("Message-ID: <{}>\r\n\r\n", &digits[1..]), None);
+        check("Message-ID: <é@acme.test>\r\n\r\n".to_owned(), None);
+        let delivery = id.delivery(0).digits();
+        check(format!("Message-ID: <{delivery}@acme.test>\r\n\r\n"), None);
+        check(String::new(), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! What handlers take in: a JSON body, an id from the path, query parameters. Each refusal is a
+//! problem that names the mistake; no extractor knows an account.
+
+use std::error::Error;
+use std::str::FromStr;
+
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use http_body_util::LengthLimitError;
+use serde::de::DeserializeOwned;
+
+use crate::json;
+use crate::problem::{Code, Problem};
+use crate::state::AppState;
+
+/// A JSON body and the octets it was read from.
+pub(crate) struct JsonBody<T> {
+    pub(crate) value: T,
+    /// After decompression.
+    pub(crate) raw: Bytes,
+}
+
+impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        check_media_type(request.headers())?;
+        let raw = read_body(request, state).await?;
+        let value = json::parse(&raw)?;
+        Ok(Self { value, raw })
+    }
+}
+
+/// `application/json`, or another type that says it is JSON (RFC 6839 section 3.1).
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = given
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    let essence = essence.to_ascii_lowercase();
+    let is_json = essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if is_json {
+        return Ok(());
+    }
+    let detail = "send JSON and the header `Content-Type: application/json`";
+    Err(Problem::new(Code::UnsupportedMediaType, detail))
+}
+
+/// Reads the body; the router's limit counts what comes out of decompression.
+async fn read_body(request: Request, state: &AppState) -> Result<Bytes, Problem> {
+    let reading = Bytes::from_request(request, state);
+    let read = tokio::time::timeout(state.config.body_timeout, reading)
+        .await
+        .map_err(|_| {
+            let secs = state.config.body_timeout.as_secs();
+            Problem::new(
+                Code::BodyTimeout,
+                format!("the body must arrive within {secs} s"),
+            )
+        })?;
+    read.map_err(|rejection| {
+        if is_too_large(&rejection) {
+            return body_too_large(state.config.body_max_octets);
+        }
+        let detail = "the body ended early or its compression is damaged";
+        Problem::new(Code::MalformedBody, detail)
+    })
+}
+
+/// Whether one of the two limits, before and after decompression, ended the reading.
+fn is_too_large(rejection: &BytesRejection) -> bool {
+    // The inner limit is told by the variant, the outer one by a cause further down.
+    if let BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) = rejection {
+        return true;
+    }
+    let mut cause: Option<&(dyn Error + 'static)> = Some(rejection);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The refusal of a body that has more octets than allowed, before or after decompression.
+pub(crate) fn body_too_large(max_octets: usize) -> Problem {
+    let detail = format!("a body may have {max_octets} octets after decompression");
+    Problem::new(Code::BodyTooLarge, detail)
+}
+
+/// An id in the path. Text that is no such id is answered like an id that does not exist.
+pub(crate) struct PathId<T>(pub(crate) T);
+
+impl<T: FromStr + Send, S: Send + Sync> FromRequestParts<S> for PathId<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::not_found())?;
+        text.parse().map(Self).map_err(|_| Problem::not_found())
+    }
+}
+
+/// Query parameters; `T` refuses the ones it does not know.
+pub(crate) struct Parameters<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Query::try_from_uri(&parts.uri)
+            .map(|Query(parameters)| Self(parameters))
+            .map_err(|rejection| {
+                let text = rejection.body_text();
+                let detail = text
+                    .rsplit_once("query string: ")
+                    .map_or(text.as_str(), |(_, d)| d);
+                Problem::new(
+                    Code::InvalidParameter,
+                    detail.chars().take(300).collect::<String>(),
+                )
+            })
+    }
+}

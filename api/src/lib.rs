@@ -1,0 +1,34 @@
+//! The HTTP interface: takes sends in, tells what became of them, keeps webhook endpoints.
+//!
+//! Speaks no SQL and no SMTP, and never imports the other roles: everything durable goes through
+//! `store`, every rule about mail comes from `mail`. All routes are in `router`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod auth;
+mod config;
+mod encoding;
+mod endpoints;
+mod extract;
+mod idempotency;
+mod json;
+pub mod keys;
+mod metrics;
+mod observe;
+mod openapi;
+mod page;
+mod problem;
+mod random;
+mod router;
+mod send;
+mod server;
+mod state;
+mod timestamp;
+mod webhook_url;
+
+pub use config::ApiConfig;
+pub use metrics::ApiMetrics;
+pub use openapi::{openapi_document, openapi_yaml};
+pub use router::router;
+pub use server::run;
+pub use state::AppState;

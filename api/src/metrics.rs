@@ -1,0 +1,42 @@
+//! The numbers of the HTTP interface. Labels are taken from closed lists, never from a request.
+
+use service::metrics::prometheus::{Histogram, IntCounter, IntCounterVec};
+use service::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
+
+/// Counters and distributions of this role; clones share them.
+#[derive(Clone, Debug)]
+pub struct ApiMetrics {
+    pub(crate) requests: IntCounterVec,
+    pub(crate) accept_seconds: Histogram,
+    pub(crate) accepted_messages: IntCounter,
+    pub(crate) accepted_deliveries: IntCounter,
+}
+
+impl ApiMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// A name is taken: they were registered before.
+    pub fn register(metrics: &Metrics) -> Result<Self, MetricsError> {
+        Ok(Self {
+            requests: metrics.counters(
+                "api_requests_total",
+                "Requests answered, by route and status.",
+                &["route", "status"],
+            )?,
+            accept_seconds: metrics.histogram(
+                "api_accept_seconds",
+                "From a composed message to its commit.",
+                SECONDS_BUCKETS,
+            )?,
+            accepted_messages: metrics.counter(
+                "accepted_messages_total",
+                "Messages committed and answered with 202.",
+            )?,
+            accepted_deliveries: metrics.counter(
+                "accepted_deliveries_total",
+                "Deliveries of the accepted messages.",
+            )?,
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! Every route on one screen, and the layers around them. No handler lives here, and no route
+//! is added in any other way: what is not in the published document is not answered.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use service::health::{self, Check};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::endpoints::{emails, sandbox, webhooks};
+use crate::state::AppState;
+use crate::{encoding, observe, openapi};
+
+/// The routes of the API, described by themselves.
+pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
+    let api = OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(emails::send))
+        .routes(routes!(emails::get))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::get, webhooks::delete))
+        .routes(routes!(sandbox::list))
+        .routes(routes!(sandbox::get))
+        .routes(routes!(sandbox::get_raw));
+    if with_inbox {
+        api.routes(routes!(sandbox::inbox))
+    } else {
+        api
+    }
+}
+
+/// The whole interface: the API, the operator's addresses if wanted, and an answer to the rest.
+pub fn router(state: AppState) -> Router {
+    let (api, _) = routes(state.config.inbox_token.is_some()).split_for_parts();
+    let mut all = api.with_state(state.clone());
+    if state.config.operator_routes {
+        all = all.merge(health::router(
+            state.registry.clone(),
+            vec![database_check(&state)],
+        ));
+    }
+    let all = all
+        .fallback(observe::no_route)
+        .method_not_allowed_fallback(observe::no_method);
+    layered(all, &state)
+}
+
+/// The layers every request passes, the innermost first.
+pub(crate) fn layered(router: Router, state: &AppState) -> Router {
+    let body_max_octets = state.config.body_max_octets;
+    router
+        // Counts what comes out of decompression.
+        .layer(DefaultBodyLimit::max(body_max_octets))
+        .layer(RequestDecompressionLayer::new())
+        // Counts what goes into it, for bodies that do not say how long they are.
+        .layer(RequestBodyLimitLayer::new(body_max_octets))
+        .layer(from_fn_with_state(state.clone(), encoding::check))
+        .layer(from_fn_with_state(state.clone(), observe::limit_time))
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn_with_state(state.clone(), observe::observe))
+}
+
+fn database_check(state: &AppState) -> Check {
+    let store = state.store.clone();
+    Check::new("postgresql", move || {
+        let store = store.clone();
+        async move { store.ping().await.map_err(|error| error.to_string()) }
+    })
+}

@@ -1,0 +1,367 @@
+//! Accepting one send, as a list of steps: from a parsed message to its commit.
+//! Each step takes a value and gives a value; nothing is kept before the last one.
+
+use std::sync::Arc;
+
+use mail::address::EmailAddress;
+use mail::compose::{ComposeContext, ComposeError, Composed, compose};
+use mail::dkim::body_hash;
+use mail::ids::{DeliveryId, MessageId};
+use mail::message::Message;
+use serde::Serialize;
+use store::{
+    AcceptRequest, Accepted, IdempotencyKey, MessageFlags, NewContent, NewMessage, NewRecipient,
+    PoolNo, SenderDomain, Stream,
+};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::auth::Principal;
+use crate::problem::{Code, FieldProblem, Problem, chain};
+use crate::random;
+use crate::state::AppState;
+
+/// The stream of messages that name none.
+const STREAM_DEFAULT: &str = "transactional";
+/// Bodies above this are composed on a thread of their own: smaller ones take less time than
+/// moving them there.
+const COMPOSE_INLINE_MAX_OCTETS: usize = 64 * 1024;
+
+/// The answer to an accepted send.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AcceptedEmail {
+    #[schema(value_type = String, example = "msg_01kasxq2bke9qa1bz2t0zc6800")]
+    id: MessageId,
+    #[schema(example = "queued")]
+    status: &'static str,
+    /// One for each address in to, cc and bcc.
+    deliveries: Vec<AcceptedDelivery>,
+}
+
+/// One recipient's copy of an accepted send.
+#[derive(Serialize, ToSchema)]
+struct AcceptedDelivery {
+    #[schema(value_type = String, example = "dlv_01kasxq2bke9qa1bz2t0zc6801")]
+    id: DeliveryId,
+    #[schema(example = "ana@example.com")]
+    to: String,
+    #[schema(example = "queued")]
+    status: &'static str,
+}
+
+/// What a send came to.
+pub(crate) enum Outcome {
+    /// Committed now; the body of the answer.
+    Accepted(String),
+    /// Committed by an earlier request with the same key; the body of its answer.
+    Replayed(String),
+}
+
+/// What makes this request the same as another one.
+pub(crate) struct Sameness {
+    pub(crate) key_hash: [u8; 32],
+    pub(crate) body_hash: [u8; 32],
+}
+
+/// Which way the message goes.
+struct Way {
+    stream: Stream,
+    pool: Option<PoolNo>,
+}
+
+/// A message ready to be stored.
+struct Prepared {
+    id: MessageId,
+    composed: Composed,
+    body_hash: [u8; 32],
+    message: Message,
+}
+
+/// Accepts a message for delivery: returns after the commit, or with nothing kept.
+///
+/// # Errors
+/// The sender's domain is not verified, the stream is unknown, the message is too large, the key
+/// was used for something else, or the store does not answer.
+pub(crate) async fn send(
+    state: &AppState,
+    principal: &Principal,
+    message: Message,
+    sameness: Option<Sameness>,
+) -> Result<Outcome, Problem> {
+    let now = state.clock.now();
+    let domain = authorise_sender(state, principal, &message).await?;
+    let way = choose_way(state, principal, &message).await?;
+    let prepared = prepare(state, message, now).await?;
+    let recipients = intern_recipients(state, &prepared.message).await?;
+    let answer = answer(&prepared)?;
+    let idempotency = sameness.map(|same| IdempotencyKey {
+        key_hash: same.key_hash,
+        body_hash: same.body_hash,
+        response: answer.clone(),
+    });
+    let row = MessageRow {
+        principal,
+        domain: &domain,
+        way,
+        prepared,
+        recipients,
+        now,
+    };
+    let messages = vec![row.fill(state)?];
+    accept(
+        state,
+        AcceptRequest {
+            account: principal.account,
+            idempotency,
+            messages,
+        },
+        answer,
+    )
+    .await
+}
+
+/// The sender may use only a domain that its account has proved.
+async fn authorise_sender(
+    state: &AppState,
+    principal: &Principal,
+    message: &Message,
+) -> Result<SenderDomain, Problem> {
+    let name = message.from().address().domain();
+    let refuse = |detail| Err(Problem::new(Code::SenderNotVerified, detail));
+    match state.store.sender_domain(principal.account, name).await? {
+        Some(domain) if domain.verified => Ok(domain),
+        Some(_) => refuse(format!(
+            "{name} is not verified yet: publish its DNS records and have them checked"
+        )),
+        None => refuse(format!(
+            "{name} is not a domain of this account: add it and publish its DNS records"
+        )),
+    }
+}
+
+/// The stream that was named, and the sandbox for test keys.
+async fn choose_way(
+    state: &AppState,
+    principal: &Principal,
+    message: &Message,
+) -> Result<Way, Problem> {
+    let name = message
+        .stream()
+        .map_or(STREAM_DEFAULT, |name| name.as_str());
+    let stream = state
+        .store
+        .stream(principal.account, name)
+        .await?
+        .ok_or_else(|| {
+            let detail = format!("the account has no stream named {name}");
+            Problem::fields([FieldProblem::new("/stream", "unknown_stream", detail)])
+        })?;
+    let pool = if principal.test {
+        Some(sandbox_pool(state).await?)
+    } else {
+        None
+    };
+    Ok(Way { stream, pool })
+}
+
+async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
+    let pool = if state.config.sandbox_available {
+        state.store.sandbox_pool().await?
+    } else {
+        None
+    };
+    pool.map(|pool| pool.no).ok_or_else(|| {
+        let detail = "test keys send to the sandbox only, and this platform runs none: start one, \
+                      or use a live key";
+        Problem::new(Code::SandboxUnavailable, detail)
+    })
+}
+
+/// Gives the message its id and composes it, off the reactor when that takes long.
+async fn prepare(
+    state: &AppState,
+    message: Message,
+    now: OffsetDateTime,
+) -> Result<Prepared, Problem> {
+    let unix_ms = u64::try_from(state.clock.unix_ms()).unwrap_or_default();
+    let id = MessageId::from_time_and_random(unix_ms, random::octets());
+    let octets = message
+        .html()
+        .map_or(0, str::len)
+        .saturating_add(message.text().map_or(0, str::len));
+    let work = move || -> Result<Prepared, ComposeError> {
+        let message_id_domain = message.from().address().domain();
+        let context = ComposeContext {
+            message_id: id,
+            date: now,
+            message_id_domain,
+        };
+        let composed = compose(&message, &context)?;
+        let body_hash = body_hash(composed.body());
+        Ok(Prepared {
+            id,
+            composed,
+            body_hash,
+            message,
+        })
+    };
+    let prepared = if octets <= COMPOSE_INLINE_MAX_OCTETS {
+        work()
+    } else {
+        tokio::task::spawn_blocking(work).await.map_err(|error| {
+            tracing::error!(%error, "composing did not finish");
+            Problem::new(Code::Internal, "the message could not be composed")
+        })?
+    };
+    let prepared = prepared.map_err(|error| {
+        tracing::error!(error = chain(&error), "composing failed");
+        Problem::new(Code::Internal, "the message could not be composed")
+    })?;
+    let max = state.config.message_max_octets;
+    if prepared.composed.bytes.len() > max {
+        let detail = format!("a message may have {max} octets after encoding");
+        return Err(Problem::new(Code::MessageTooLarge, detail));
+    }
+    Ok(prepared)
+}
+
+/// Recipients in their order, each with the number of its domain.
+async fn intern_recipients(
+    state: &AppState,
+    message: &Message,
+) -> Result<Vec<NewRecipient>, Problem> {
+    let names: Vec<_> = message
+        .recipients()
+        .map(|address| address.domain())
+        .collect();
+    let numbers = state.store.recipient_domain_nos(&names).await?;
+    let recipients = message.recipients().zip(numbers);
+    Ok(recipients
+        .map(|(address, domain)| NewRecipient {
+            address: address.clone(),
+            domain,
+        })
+        .collect())
+}
+
+/// The body of the answer, made before the commit because it is stored with it.
+fn answer(prepared: &Prepared) -> Result<String, Problem> {
+    let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
+        id: prepared.id.delivery(number),
+        to: address.to_string(),
+        status: "queued",
+    };
+    let body = AcceptedEmail {
+        id: prepared.id,
+        status: "queued",
+        deliveries: (0u16..)
+            .zip(prepared.message.recipients())
+            .map(delivery)
+            .collect(),
+    };
+    to_json(&body)
+}
+
+/// Everything the stored message is made of.
+struct MessageRow<'a> {
+    principal: &'a Principal,
+    domain: &'a SenderDomain,
+    way: Way,
+    prepared: Prepared,
+    recipients: Vec<NewRecipient>,
+    now: OffsetDateTime,
+}
+
+impl MessageRow<'_> {
+    fn fill(self, state: &AppState) -> Result<NewMessage, Problem> {
+        let Prepared {
+            id,
+            composed,
+            body_hash,
+            message,
+        } = self.prepared;
+        let lives_for = message
+            .expires_in()
+            .unwrap_or(self.way.stream.expires_after);
+        let metadata = message.metadata();
+        Ok(NewMessage {
+            id,
+            account: self.principal.account,
+            stream: self.way.stream.no,
+            class: self.way.stream.class,
+            domain: self.domain.no,
+            flags: flags(self.principal, &message, &composed),
+            sender: message.from().to_string(),
+            rfc_message_id: composed.rfc_message_id,
+            subject: message.subject().to_string(),
+            tags: message.tags().iter().map(ToString::to_string).collect(),
+            metadata: if metadata.is_empty() {
+                None
+            } else {
+                Some(to_json(metadata)?)
+            },
+            pool: self.way.pool,
+            due_at: self.now,
+            expires_at: self.now + lives_for,
+            recipients: self.recipients,
+            content: Arc::new(NewContent {
+                class: state.config.retention,
+                header_len: composed.header_len,
+                bytes: composed.bytes,
+                body_hash,
+            }),
+        })
+    }
+}
+
+fn flags(principal: &Principal, message: &Message, composed: &Composed) -> MessageFlags {
+    let wanted = [
+        (composed.needs_smtputf8, MessageFlags::SMTPUTF8),
+        (message.require_tls(), MessageFlags::REQUIRE_TLS),
+        (principal.test, MessageFlags::TEST),
+    ];
+    let set = wanted
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, flag)| flag);
+    set.fold(MessageFlags::NONE, MessageFlags::with)
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, Problem> {
+    serde_json::to_string(value).map_err(|error| {
+        tracing::error!(%error, "could not write JSON");
+        Problem::new(
+            Code::Internal,
+            "the cause was logged under the id of this request",
+        )
+    })
+}
+
+/// The commit, shared with every request that waits at the same moment.
+async fn accept(
+    state: &AppState,
+    request: AcceptRequest,
+    answer: String,
+) -> Result<Outcome, Problem> {
+    let deliveries: usize = request
+        .messages
+        .iter()
+        .map(|message| message.recipients.len())
+        .sum();
+    let timer = state.metrics.accept_seconds.start_timer();
+    let accepted = state.acceptor.accept(request).await;
+    timer.observe_duration();
+    match accepted? {
+        Accepted::Stored => {
+            state.metrics.accepted_messages.inc();
+            state.metrics.accepted_deliveries.inc_by(deliveries as u64);
+            Ok(Outcome::Accepted(answer))
+        }
+        Accepted::Replayed { response } => Ok(Outcome::Replayed(response)),
+        Accepted::KeyConflict => {
+            let detail = "the Idempotency-Key came with another body within the last 24 hours; \
+                          use a new key for a new message";
+            Err(Problem::new(Code::IdempotencyMismatch, detail))
+        }
+    }
+}

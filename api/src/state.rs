@@ -1,0 +1,29 @@
+//! What every handler can reach. Made by whoever starts the role; holds no request.
+
+use std::sync::Arc;
+
+use service::clock::Clock;
+use service::metrics::Metrics;
+use store::{Acceptor, Sealer, Store};
+
+use crate::config::ApiConfig;
+use crate::metrics::ApiMetrics;
+
+/// The parts a running HTTP interface is made of. Clones share them.
+#[derive(Clone)]
+pub struct AppState {
+    /// PostgreSQL and Redis.
+    pub store: Store,
+    /// The group commit of sends.
+    pub acceptor: Acceptor,
+    /// Seals secrets before they are stored.
+    pub sealer: Arc<Sealer>,
+    /// The only source of domain time.
+    pub clock: Clock,
+    /// The operator's decisions.
+    pub config: Arc<ApiConfig>,
+    /// The numbers of this role.
+    pub metrics: ApiMetrics,
+    /// The registry that `/metrics` renders.
+    pub registry: Arc<Metrics>,
+}

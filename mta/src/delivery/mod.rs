@@ -1,0 +1,15 @@
+//! One attempt at one delivery: prepare, connect, converse, judge, settle. Each step takes a value
+//! and gives a value; what they mean together is in `session`.
+
+mod connect;
+mod contents;
+mod converse;
+mod outcome;
+mod prepare;
+
+pub(crate) use connect::{Line, connect};
+pub(crate) use contents::{Contents, FetchRequest};
+pub(crate) use connect::NoLine;
+pub(crate) use converse::{Conversation, converse, is_worn_out};
+pub(crate) use outcome::{Attempted, conclude, expired, undecided};
+pub(crate) use prepare::{OwnFault, Prepared, prepare};

@@ -1,0 +1,226 @@
+//! Everything the parts of one MTA node share.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use mail::ids::NodeId;
+use mail::retry::StreamClass;
+use rustls::ClientConfig;
+use service::clock::Clock;
+use service::metrics::Metrics;
+use service::shutdown::Shutdown;
+use store::{Epoch, QueueRow, RedisWake, Sealer, ShardNo, Store};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::MtaError;
+use crate::config::{EgressSource, MtaConfig};
+use crate::delivery::Contents;
+use crate::journal::{Journal, Replayed};
+use crate::lanes::{Memory, Paths};
+use crate::metrics::MtaMetrics;
+use crate::queue::{Ambiguity, Gate, Ownership, Reader, Settler};
+use crate::routing::{Route, Router};
+use crate::smtp::{TlsMode, opportunistic_client_config, webpki_client_config};
+use crate::state_dir::StateDir;
+use crate::sync::lock;
+use crate::workers::Queues;
+
+/// Domains looked up at once at most.
+const LOOKUPS_MAX: usize = 256;
+
+/// What a node is given.
+#[derive(Debug)]
+pub struct Dependencies {
+    /// PostgreSQL.
+    pub store: Store,
+    /// Opens DKIM keys.
+    pub sealer: Arc<Sealer>,
+    /// Domain time.
+    pub clock: Clock,
+    /// Where the node's instruments are registered.
+    pub metrics: Arc<Metrics>,
+    /// Asks the node to stop.
+    pub shutdown: Shutdown,
+    /// Wake-up hints of other processes.
+    pub wake: Option<RedisWake>,
+}
+
+/// One MTA node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) config: MtaConfig,
+    pub(crate) store: Store,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: MtaMetrics,
+    /// No new work.
+    pub(crate) shutdown: Shutdown,
+    /// No waiting for PostgreSQL any more either.
+    pub(crate) killed: CancellationToken,
+    /// Sessions and routings under way.
+    pub(crate) work: TaskTracker,
+    pub(crate) state_dir: StateDir,
+    pub(crate) journal: Journal,
+    pub(crate) ownership: Ownership,
+    pub(crate) memory: Memory,
+    pub(crate) paths: Paths,
+    pub(crate) reader: Reader,
+    pub(crate) ambiguity: Ambiguity,
+    pub(crate) gate: Gate,
+    pub(crate) settler: Settler,
+    pub(crate) contents: Contents,
+    pub(crate) router: Router,
+    pub(crate) sandbox_route: Option<Arc<Route>>,
+    pub(crate) old_intents: OldIntents,
+    /// Leases lost to others while something of theirs may still be handed in.
+    pub(crate) lost: Mutex<Vec<(ShardNo, Epoch)>>,
+    pub(crate) connections: Semaphore,
+    pub(crate) lookups: Semaphore,
+    pub(crate) signatures: Semaphore,
+    sources: Vec<Arc<EgressSource>>,
+    opportunistic: Arc<ClientConfig>,
+    verified: Arc<ClientConfig>,
+}
+
+impl Node {
+    pub(crate) fn open(
+        config: MtaConfig,
+        given: Dependencies,
+    ) -> Result<(Arc<Self>, Queues), MtaError> {
+        let state_dir = StateDir::open(&config.state_dir, given.clock.now(), rand::random())?;
+        let (journal, replayed) = Journal::open(&state_dir.journal_dir(), config.journal.clone())?;
+        let (gate, intents) = Gate::new();
+        let (settler, outcomes) = Settler::new();
+        let (contents, fetches) = Contents::new();
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let sources: Vec<_> = config.sources.iter().cloned().map(Arc::new).collect();
+        if sources.is_empty() {
+            return Err(MtaError::NoSource);
+        }
+        let node = Self {
+            ownership: Ownership::new(state_dir.node_id(), &config),
+            paths: Paths::new(config.limits.clone()),
+            router: Router::new(config.routing.clone())?,
+            sandbox_route: config.sandbox.map(sandbox_route),
+            metrics: MtaMetrics::new(&given.metrics)?,
+            connections: Semaphore::new(config.limits.connections),
+            lookups: Semaphore::new(LOOKUPS_MAX),
+            signatures: Semaphore::new(cores),
+            opportunistic: opportunistic_client_config()?,
+            verified: webpki_client_config()?,
+            store: given.store,
+            sealer: given.sealer,
+            clock: given.clock,
+            shutdown: given.shutdown,
+            killed: CancellationToken::new(),
+            work: TaskTracker::new(),
+            memory: Memory::default(),
+            reader: Reader::default(),
+            ambiguity: Ambiguity::default(),
+            old_intents: OldIntents::default(),
+            lost: Mutex::default(),
+            config,
+            state_dir,
+            journal,
+            gate,
+            settler,
+            contents,
+            sources,
+        };
+        let queues = Queues {
+            intents: AsyncMutex::new(intents),
+            outcomes: AsyncMutex::new(outcomes),
+            fetches: AsyncMutex::new(fetches),
+            replayed,
+            wake: given.wake,
+        };
+        Ok((Arc::new(node), queues))
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.ownership.id()
+    }
+
+    /// The source of a delivery: the same over its attempts, because greylisting remembers it.
+    pub(crate) fn source_of(&self, row: &QueueRow) -> &Arc<EgressSource> {
+        let (_, low) = row.key.message.uuid().as_u64_pair();
+        let place = usize::try_from((low >> 10) % self.sources.len() as u64).unwrap_or_default();
+        &self.sources[place]
+    }
+
+    pub(crate) fn tls_mode(&self, verified: bool) -> TlsMode {
+        if verified {
+            TlsMode::Required(self.verified.clone())
+        } else {
+            TlsMode::Opportunistic(self.opportunistic.clone())
+        }
+    }
+
+    /// Why no outcome could be kept, if so: then no final dot may be sent.
+    pub(crate) fn cannot_keep_outcomes(&self) -> Option<&'static str> {
+        if !self.journal.has_room() {
+            return Some("the journal cannot be written (is its disk full?)");
+        }
+        (self.settler.unsettled() > self.config.limits.unsettled)
+            .then_some("too many outcomes wait for PostgreSQL")
+    }
+}
+
+fn sandbox_route(address: SocketAddr) -> Arc<Route> {
+    Arc::new(Route::to_address(address))
+}
+
+/// Older epochs whose intents can be removed.
+#[derive(Debug, Default)]
+pub(crate) struct OldIntents(Mutex<Vec<(ShardNo, Epoch)>>);
+
+impl OldIntents {
+    pub(crate) fn extend(&self, epochs: Vec<(ShardNo, Epoch)>) {
+        lock(&self.0).extend(epochs);
+    }
+
+    pub(crate) fn take(&self) -> Vec<(ShardNo, Epoch)> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
+/// What an acceptor in the same process can know and tell: which shards are read here, and which
+/// rows were just committed to them.
+#[derive(Debug, Clone)]
+pub struct MtaHints {
+    node: Arc<Node>,
+    handoff: mpsc::Sender<Vec<QueueRow>>,
+}
+
+impl MtaHints {
+    pub(crate) fn new(node: Arc<Node>, handoff: mpsc::Sender<Vec<QueueRow>>) -> Self {
+        Self { node, handoff }
+    }
+}
+
+impl store::QueueHints for MtaHints {
+    fn preferred(&self, class: StreamClass) -> Vec<ShardNo> {
+        self.node.ownership.preferred(class)
+    }
+
+    fn accepted(&self, rows: Vec<QueueRow>) {
+        let now = self.node.clock.now();
+        let full = self.node.memory.held() >= self.node.config.limits.waiting;
+        let mine: Vec<QueueRow> = rows
+            .into_iter()
+            .filter(|row| row.next_at <= now && self.node.ownership.reads(row.shard))
+            .collect();
+        if full || mine.is_empty() {
+            return;
+        }
+        // Full or gone: the reader finds them by itself.
+        if self.handoff.try_send(mine).is_err() {
+            self.node.reader.wake();
+        }
+    }
+}
+
+/// Outcomes of an earlier life of this node.
+pub(crate) type Replays = Vec<Replayed>;

@@ -1,0 +1,317 @@
+//! The loops of a node: leases, reading, intents, outcomes, fetches, housekeeping. Starts them in
+//! the right order, and stops them in the reverse one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mail::text::DbText;
+use store::{Epoch, HandIn, QueueRow, RedisWake, Settlement, ShardNo};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::delivery::Contents;
+use crate::node::{Node, Replays};
+use crate::queue::{
+    Changes, Gate, Reader, Settler, Unsettled, dispatch, patiently, settle_all, settle_handed_in,
+    take_over,
+};
+use crate::sync::lock;
+
+const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
+const GAUGES_EVERY: u32 = 15;
+/// How long a stopping node waits for attempts in flight, and then for their outcomes.
+const DRAIN_SESSIONS: Duration = Duration::from_secs(30);
+const DRAIN_OUTCOMES: Duration = Duration::from_secs(10);
+const LEASE_RETRY: Duration = Duration::from_millis(500);
+
+type Receiver<T> = Mutex<mpsc::Receiver<T>>;
+
+/// The receiving ends of the node's queues, and what it starts with.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    pub(crate) intents: Receiver<(QueueRow, oneshot::Sender<crate::queue::Permit>)>,
+    pub(crate) outcomes: Mutex<mpsc::UnboundedReceiver<Unsettled>>,
+    pub(crate) fetches: Receiver<crate::delivery::FetchRequest>,
+    pub(crate) replayed: Replays,
+    pub(crate) wake: Option<RedisWake>,
+}
+
+/// Runs the node until shutdown is requested, then drains it.
+pub(crate) async fn run(node: Arc<Node>, queues: Queues, handoff: mpsc::Receiver<Vec<QueueRow>>) {
+    let Queues { intents, outcomes, fetches, replayed, wake } = queues;
+    let replayed = decode(&node, replayed);
+    let tasks = TaskTracker::new();
+    let intents = Arc::new(intents);
+    let outcomes = Arc::new(outcomes);
+    let fetches = Arc::new(fetches);
+    for _ in 0..Settler::workers() {
+        let (node, queue) = (node.clone(), outcomes.clone());
+        tasks.spawn(async move { stoppable(&node, Settler::work(&node, &queue)).await });
+    }
+    for _ in 0..Gate::workers() {
+        let (node, queue) = (node.clone(), intents.clone());
+        tasks.spawn(async move { stoppable(&node, Gate::work(&node, &queue)).await });
+    }
+    for _ in 0..Contents::workers() {
+        let (node, queue) = (node.clone(), fetches.clone());
+        tasks.spawn(async move { stoppable(&node, Contents::work(&node, &queue)).await });
+    }
+    let leasing = tasks.spawn(lease(node.clone(), replayed));
+    let reading = tasks.spawn(Reader::run(node.clone()));
+    tasks.spawn(receive_handoff(node.clone(), handoff));
+    tasks.spawn(housekeeping(node.clone()));
+    if let Some(wake) = wake {
+        let node = node.clone();
+        tasks.spawn(async move { stoppable(&node, follow(&node, wake)).await });
+    }
+    node.shutdown.requested().await;
+    let _ = tokio::join!(leasing, reading);
+    drain(&node).await;
+    node.killed.cancel();
+    tasks.close();
+    tasks.wait().await;
+    node.journal.close().await;
+}
+
+async fn stoppable(node: &Node, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = node.killed.cancelled() => {}
+    }
+}
+
+/// Attempts in flight end, their outcomes are settled, the shards go back.
+async fn drain(node: &Arc<Node>) {
+    node.work.close();
+    if tokio::time::timeout(DRAIN_SESSIONS, node.work.wait()).await.is_err() {
+        tracing::warn!("some SMTP sessions did not end in time; what they sent is journaled or an open intent");
+    }
+    let settled = async {
+        while node.settler.unsettled() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(DRAIN_OUTCOMES, settled).await.is_err() {
+        tracing::warn!("some outcomes are not settled; they are in the journal and follow at the next start");
+        return;
+    }
+    retire_intents(node).await;
+    let shards: Vec<ShardNo> = node.ownership.held().into_iter().map(|(shard, _)| shard).collect();
+    let release = node.ownership.release(&node.store, &shards);
+    if !matches!(tokio::time::timeout(DRAIN_OUTCOMES, release).await, Ok(Ok(()))) {
+        tracing::warn!("the shards could not be released; they lapse by themselves");
+    }
+}
+
+/// The journal's records as settlements. One that cannot be read is reported, not fatal: its
+/// delivery is then an open intent like any other.
+fn decode(node: &Node, replayed: Replays) -> Vec<Unsettled> {
+    let mut outcomes = Vec::with_capacity(replayed.len());
+    for record in replayed {
+        match serde_json::from_slice::<Settlement>(&record.payload) {
+            Ok(settlement) => {
+                outcomes.push(Unsettled { settlement, ticket: Some(record.ticket), intent: None });
+            }
+            Err(error) => {
+                let start = DbText::from_remote(&record.payload, 200);
+                tracing::error!(%error, record = start.as_str(), "a journal record cannot be read");
+                node.journal.settled(record.ticket);
+            }
+        }
+    }
+    if !outcomes.is_empty() {
+        tracing::info!(outcomes = outcomes.len(), "outcomes of an earlier life are settled first");
+    }
+    outcomes
+}
+
+/// Renews and takes leases. The first round settles what the journal holds before anything is read.
+async fn lease(node: Arc<Node>, replayed: Vec<Unsettled>) {
+    let mut replayed = Some(replayed);
+    while !node.shutdown.is_requested() {
+        let floor = node.state_dir.epoch_floor();
+        let round = node.ownership.round(&node.store, floor, node.clock.now()).await;
+        let pause = match round {
+            Ok(changes) => {
+                node.gate.reopen();
+                if let Some(outcomes) = replayed.take() {
+                    settle_all(&node, outcomes).await;
+                    close_earlier_life(&node).await;
+                }
+                apply(&node, changes).await;
+                release_drained(&node).await;
+                node.config.lease_ttl / 3
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "the leases could not be renewed");
+                LEASE_RETRY
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = node.shutdown.requested() => {}
+        }
+    }
+}
+
+async fn apply(node: &Arc<Node>, changes: Changes) {
+    for (shard, epoch) in &changes.lost {
+        tracing::warn!(shard = shard.0, epoch = epoch.0, "a shard was lost to another node");
+        node.reader.stop(*shard);
+        let dropped = node.paths.extract(|waiting| waiting.row.shard == *shard);
+        dropped.iter().for_each(|waiting| node.memory.forget(waiting.row.key));
+        node.ambiguity.lost(*shard).into_iter().for_each(|key| node.memory.forget(key));
+    }
+    lock(&node.lost).extend(changes.lost);
+    if changes.taken.is_empty() {
+        return;
+    }
+    if let Some(highest) = changes.taken.iter().map(|(_, epoch)| epoch.0).max()
+        && let Err(error) = node.state_dir.raise_epoch_floor(highest)
+    {
+        tracing::error!(%error, "the highest epoch could not be written to the state directory");
+    }
+    let shards: Vec<ShardNo> = changes.taken.iter().map(|(shard, _)| *shard).collect();
+    if take_over(node, &changes.taken).await {
+        tracing::info!(shards = shards.len(), "shards taken");
+        node.reader.start(shards);
+    } else if let Err(error) = node.ownership.release(&node.store, &shards).await {
+        // Given back or lapsed: they are taken again, and then it may work.
+        tracing::error!(error = %error, "shards that cannot be read could not be given back");
+    }
+}
+
+/// A restarted node has handed in all it knows: about the shards that others own now, nothing more
+/// will come.
+async fn close_earlier_life(node: &Node) {
+    let epoch = Epoch(node.state_dir.epoch_floor());
+    let group = node.config.queue_group;
+    let rows = patiently(node, "read the leases", || node.store.shards(group)).await.unwrap_or_default();
+    let marks: Vec<HandIn> = rows
+        .iter()
+        .filter(|row| epoch.0 > 0 && !node.ownership.holds(row.shard))
+        .map(|row| HandIn { shard: row.shard, epoch, settlement: None })
+        .collect();
+    hand_in_marks(node, &marks).await;
+}
+
+async fn hand_in_marks(node: &Node, marks: &[HandIn]) {
+    if !marks.is_empty() {
+        patiently(node, "close what was handed in", || node.store.hand_in(node.id(), marks)).await;
+    }
+}
+
+/// Shards that another live node should own go to it once nothing of theirs is in memory.
+async fn release_drained(node: &Node) {
+    let leaving = node.ownership.leaving();
+    for shard in &leaving {
+        let dropped = node.paths.extract(|waiting| waiting.row.shard == *shard);
+        dropped.iter().for_each(|waiting| node.memory.forget(waiting.row.key));
+    }
+    let drained: Vec<ShardNo> =
+        leaving.into_iter().filter(|shard| node.memory.held_of(*shard) == 0).collect();
+    if drained.is_empty() {
+        return;
+    }
+    match node.ownership.release(&node.store, &drained).await {
+        Ok(()) => drained.iter().for_each(|shard| node.reader.stop(*shard)),
+        Err(error) => tracing::warn!(error = %error, "shards could not be released, trying again"),
+    }
+}
+
+/// Rows that an acceptor in this process just committed go to their lanes without being read.
+async fn receive_handoff(node: Arc<Node>, mut handoff: mpsc::Receiver<Vec<QueueRow>>) {
+    while let Some(rows) = tokio::select! {
+        rows = handoff.recv() => rows,
+        () = node.shutdown.requested() => None,
+    } {
+        let news = node.memory.admit(rows);
+        if let Err(error) = dispatch(&node, news).await {
+            tracing::warn!(error = %error, "accepted deliveries are read from the queue instead");
+        }
+    }
+}
+
+/// Wakes the reader when another process accepted something. Hints may be lost; the reader polls.
+async fn follow(node: &Node, wake: RedisWake) {
+    let mut hints = wake.subscribe();
+    while let Some(shard) = hints.recv().await {
+        if node.ownership.reads(shard) {
+            node.reader.wake();
+        }
+    }
+}
+
+async fn housekeeping(node: Arc<Node>) {
+    let mut round = 0u32;
+    while !node.killed.is_cancelled() {
+        tokio::select! {
+            () = tokio::time::sleep(HOUSEKEEPING_PERIOD) => {}
+            () = node.killed.cancelled() => return,
+        }
+        retire_intents(&node).await;
+        settle_handed_in(&node).await;
+        mark_lost_shards(&node).await;
+        show(&node);
+        if round.is_multiple_of(GAUGES_EVERY) {
+            show_depth(&node).await;
+        }
+        round = round.wrapping_add(1);
+    }
+}
+
+async fn retire_intents(node: &Node) {
+    let held = node.ownership.held();
+    let mut low = node.gate.retirable(&held);
+    low.extend(node.old_intents.take().into_iter().map(|(shard, epoch)| (shard, epoch, i64::MAX)));
+    if low.is_empty() {
+        return;
+    }
+    let fence = node.ownership.fence(low.iter().map(|(shard, ..)| *shard));
+    if let Err(error) = node.store.retire_intents(&fence, &low).await {
+        // They are retired with the next batch that moves on, or at the next take-over.
+        tracing::warn!(error = %error, "intents could not be retired");
+    }
+}
+
+/// Once nothing of a lost shard is open any more, its new owner need not wait for us.
+async fn mark_lost_shards(node: &Node) {
+    let clear: Vec<(ShardNo, Epoch)> = {
+        let mut lost = lock(&node.lost);
+        let is_clear = |lease: &mut (ShardNo, Epoch)| node.gate.is_clear(lease.0, lease.1);
+        lost.extract_if(.., is_clear).collect()
+    };
+    let marks: Vec<HandIn> = clear
+        .into_iter()
+        .map(|(shard, epoch)| HandIn { shard, epoch, settlement: None })
+        .collect();
+    hand_in_marks(node, &marks).await;
+}
+
+fn show(node: &Node) {
+    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    node.metrics.connections.set(gauge(node.paths.sessions()));
+    node.metrics.held.set(gauge(node.memory.held()));
+    node.metrics.unsettled.set(gauge(node.settler.unsettled()));
+    node.metrics.open_intents.set(gauge(node.gate.open_count()));
+    node.metrics.shards.set(gauge(node.ownership.held().len()));
+    node.metrics.undecided.set(gauge(node.ambiguity.waiting()));
+}
+
+async fn show_depth(node: &Node) {
+    let now = node.clock.now();
+    let mine = |shard: &ShardNo| node.ownership.holds(*shard);
+    match node.store.queue_depths(now).await {
+        Ok(depths) => {
+            let depths = depths.iter().filter(|depth| mine(&depth.shard));
+            let (mut due, mut oldest) = (0, now);
+            for depth in depths {
+                due += depth.due;
+                oldest = depth.oldest_due.map_or(oldest, |first| first.min(oldest));
+            }
+            node.metrics.queue_due.set(due);
+            node.metrics.queue_oldest.set((now - oldest).whole_seconds());
+        }
+        Err(error) => tracing::debug!(error = %error, "the queue's depth cannot be read now"),
+    }
+}

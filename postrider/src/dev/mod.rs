@@ -1,0 +1,262 @@
+//! `postrider dev`: a complete platform on one machine, from nothing. Puts together what `serve`
+//! needs (database, keys, an account, a domain, routes) and then runs the same roles.
+
+mod data_dir;
+mod welcome;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use api::keys::KeyMode;
+use mail::domain_name::DomainName;
+use service::config::{Config, Host, HostPort, RouteDomain};
+use service::pg_cluster::{ClusterOptions, Durability, PgCluster, default_base_dir};
+use service::shutdown::Shutdown;
+use service::telemetry;
+use store::Store;
+
+use crate::cli::DevArgs;
+use crate::output;
+use crate::provision::Provisioner;
+use crate::wiring::{BusyPort, Foundation, Listeners, Platform, Roles, Surroundings, secrets};
+use data_dir::{DataDir, DevKeys};
+use welcome::Welcome;
+
+const DATABASE: &str = "postrider";
+const ACCOUNT: &str = "dev";
+/// Whom webhooks may call from a developer's machine: itself, its containers, its own network.
+const WEBHOOK_NETWORKS: [&str; 5] = [
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+];
+
+/// Runs the platform until Ctrl-C.
+///
+/// # Errors
+/// The data directory is in use or not usable, PostgreSQL cannot be started, a port is taken, or
+/// a role failed.
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let config = Config::load(args.config.config.as_deref())?;
+    telemetry::start(&config.log)?;
+    let shutdown = Shutdown::new();
+    shutdown
+        .follow_signals()
+        .context("could not listen to signals")?;
+    let dir = args.data_dir.clone().map_or_else(default_base_dir, Ok)?;
+    let data = DataDir::open(&dir)?;
+    let cluster = start_postgres(data.postgres()).await?;
+    let served = serve(&args, config, &data, &cluster, shutdown).await;
+    let stopped = tokio::task::spawn_blocking(|| cluster.stop()).await?;
+    served?;
+    stopped.context("PostgreSQL was left running; the next start takes it over")?;
+    Ok(())
+}
+
+async fn start_postgres(base_dir: PathBuf) -> anyhow::Result<PgCluster> {
+    if !base_dir.join("data").exists() {
+        tracing::info!("making a private PostgreSQL cluster; this happens once");
+    }
+    let start = move || {
+        let options = ClusterOptions {
+            base_dir,
+            durability: Durability::Durable,
+            bin_dir: None,
+        };
+        let cluster = PgCluster::start(options)?;
+        cluster.create_database(DATABASE)?;
+        Ok::<_, service::pg_cluster::PgError>(cluster)
+    };
+    Ok(tokio::task::spawn_blocking(start).await??)
+}
+
+/// Everything between the start and the stop of PostgreSQL.
+async fn serve(
+    args: &DevArgs,
+    config: Config,
+    data: &DataDir,
+    cluster: &PgCluster,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let url = cluster.url(DATABASE);
+    Store::migrate(&url)
+        .await
+        .context("could not migrate the private database")?;
+    let keys = data.keys()?;
+    let mut config = configure(args, config, data, &url)?;
+    let clock = config.open_clock(false)?;
+    let foundation = Foundation::lay(&config, clock, shutdown).await?;
+    provision(&foundation, &config, &keys).await?;
+    let listeners = Listeners::bind(&config, Roles::ALL, BusyPort::TakeAnother).await?;
+    let bound = listeners.addresses()?;
+    let api = bound.api.context("the API has no port")?;
+    let sandbox = bound.sandbox_smtp.context("the sandbox has no port")?;
+    let public_url = format!("http://{}", reachable(api));
+    config.api.public_url = public_url.parse().map_err(|wrong: String| anyhow!(wrong))?;
+    let own = RouteDomain::Only(config.sandbox.domain.clone());
+    config
+        .mta
+        .routes
+        .entry(own)
+        .or_insert_with(|| to_address(sandbox));
+
+    let around = Surroundings {
+        offline: true,
+        inbox_token: Some(keys.inbox_token.clone()),
+        operator_routes_on_api: true,
+        test_clock: false,
+    };
+    let platform = Platform::start(&config, Roles::ALL, &around, foundation, listeners)?;
+    let welcome = Welcome {
+        inbox_url: format!("{public_url}/inbox?token={}", keys.inbox_token),
+        metrics_url: format!("http://{}/metrics", reachable(bound.metrics)),
+        api_url: public_url,
+        api_key: keys.api_key,
+        test_key: keys.test_key,
+        sandbox_domain: config.sandbox.domain.to_string(),
+        sandbox_smtp: sandbox.to_string(),
+        data_dir: data.path().display().to_string(),
+    };
+    let shown = if args.json {
+        serde_json::to_string(&welcome)?
+    } else {
+        welcome.for_people()
+    };
+    // A reader that left after the first line is no reason to stop.
+    if let Err(error) = output::line(&shown) {
+        tracing::warn!(%error, "could not print the addresses");
+    }
+    platform.finish().await
+}
+
+/// What the file says, with everything this command decides itself.
+fn configure(
+    args: &DevArgs,
+    mut config: Config,
+    data: &DataDir,
+    url: &str,
+) -> anyhow::Result<Config> {
+    let text = |wrong: String| anyhow!(wrong);
+    config.database.url = url.parse().map_err(text)?;
+    config.node.state_dir = data.node();
+    config.api.listen = args.listen;
+    if args.listen.port() == 0 {
+        config.sandbox.listen.set_port(0);
+        config.metrics.listen.set_port(0);
+    }
+    config.mta.routes.extend(args.routes.iter().cloned());
+    let sandbox = config.sandbox.domain.clone();
+    if config.mta.ehlo.is_none() {
+        config.mta.ehlo = Some(format!("mta.{sandbox}").parse().map_err(text)?);
+    }
+    config.return_path.domain = Some(format!("bounce.{sandbox}").parse().map_err(text)?);
+    config.return_path.keys_file = Some(key_file(data, "return-path.key")?);
+    config.secrets.master_key_file = Some(key_file(data, "master.key")?);
+    for network in WEBHOOK_NETWORKS {
+        config
+            .worker
+            .webhook_allowed_networks
+            .push(network.parse().map_err(text)?);
+    }
+    Ok(config)
+}
+
+fn key_file(data: &DataDir, name: &str) -> anyhow::Result<PathBuf> {
+    let path = data.path().join(name);
+    secrets::ensure_key_file(Path::new(&path))?;
+    Ok(path)
+}
+
+async fn provision(foundation: &Foundation, config: &Config, keys: &DevKeys) -> anyhow::Result<()> {
+    let Foundation {
+        store,
+        sealer,
+        clock,
+        ..
+    } = foundation;
+    let provisioner = Provisioner {
+        store,
+        sealer,
+        clock,
+    };
+    let account = provisioner.account(ACCOUNT).await?;
+    for (mode, key) in [
+        (KeyMode::Live, &keys.api_key),
+        (KeyMode::Test, &keys.test_key),
+    ] {
+        provisioner.known_key(account.no, mode, key).await?;
+    }
+    let domain = DomainName::parse(&config.sandbox.domain.to_string())
+        .context("[sandbox] domain cannot be used")?;
+    provisioner.domain(account.no, &domain).await?;
+    Ok(())
+}
+
+/// An address that a client on this machine can use.
+fn reachable(mut bound: SocketAddr) -> SocketAddr {
+    if bound.ip().is_unspecified() {
+        bound.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    bound
+}
+
+fn to_address(address: SocketAddr) -> HostPort {
+    let address = reachable(address);
+    HostPort {
+        host: Host::Address(address.ip()),
+        port: address.port(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn dev_decides_what_must_stay_on_this_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("dev")).unwrap();
+        let line = [
+            "postrider",
+            "dev",
+            "--listen",
+            "127.0.0.1:0",
+            "--route",
+            "*=127.0.0.1:2500",
+        ];
+        let Command::Dev(args) = Cli::try_parse_from(line).unwrap().command else {
+            panic!()
+        };
+        let made = configure(&args, Config::default(), &data, "postgres://u@h/d").unwrap();
+        assert_eq!(
+            made.return_path.domain.unwrap().as_str(),
+            "bounce.sandbox.test"
+        );
+        assert_eq!(
+            (made.sandbox.listen.port(), made.metrics.listen.port()),
+            (0, 0)
+        );
+        assert_eq!(
+            made.mta.routes[&RouteDomain::Any].to_string(),
+            "127.0.0.1:2500"
+        );
+        assert!(
+            made.node
+                .state_dir
+                .starts_with(dir.path().canonicalize().unwrap())
+        );
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert!(
+            made.worker
+                .webhook_allowed_networks
+                .iter()
+                .any(|net| net.contains(loopback))
+        );
+        assert!(made.secrets.master_key_file.unwrap().exists());
+    }
+}

@@ -1,0 +1,64 @@
+//! `postrider serve`: one process of a platform, with the roles it was given, until a signal.
+
+use anyhow::Context;
+use serde_json::json;
+use service::config::Config;
+use service::shutdown::Shutdown;
+use service::telemetry;
+
+use crate::cli::ServeArgs;
+use crate::output;
+use crate::wiring::{BusyPort, Foundation, Listeners, Platform, Roles, Surroundings};
+
+/// Runs the roles until SIGTERM or SIGINT; with `--check-config` only checks.
+///
+/// # Errors
+/// The configuration is wrong, something it names cannot be reached, or a role failed.
+pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let file = args.config.config.as_deref();
+    if args.check_config {
+        Config::check(file, args.test_clock)?;
+        output::line("the configuration is right")?;
+        return Ok(());
+    }
+    let config = Config::load(file)?;
+    let clock = config.open_clock(args.test_clock)?;
+    telemetry::start(&config.log)?;
+    let shutdown = Shutdown::new();
+    shutdown
+        .follow_signals()
+        .context("could not listen to signals")?;
+
+    let roles = Roles::of(&args.roles);
+    let around = Surroundings {
+        test_clock: args.test_clock,
+        ..Surroundings::default()
+    };
+    let foundation = Foundation::lay(&config, clock, shutdown).await?;
+    let listeners = Listeners::bind(&config, roles, BusyPort::Fail).await?;
+    let platform = Platform::start(&config, roles, &around, foundation, listeners)?;
+    announce(&platform, args.json)?;
+    platform.finish().await?;
+    tracing::info!("stopped; everything under way was finished");
+    Ok(())
+}
+
+fn announce(platform: &Platform, as_json: bool) -> anyhow::Result<()> {
+    let bound = platform.addresses();
+    tracing::info!(
+        api = bound.api.map(tracing::field::display),
+        sandbox_smtp = bound.sandbox_smtp.map(tracing::field::display),
+        metrics = %bound.metrics,
+        "ready"
+    );
+    if as_json {
+        let ready = json!({
+            "api": bound.api,
+            "sandbox_smtp": bound.sandbox_smtp,
+            "metrics": bound.metrics,
+            "pid": std::process::id(),
+        });
+        output::line(&ready.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Puts the parts of a process together from its configuration: what the roles share first, then
+//! the roles, then the addresses that operators ask. Holds no rule of any role.
+
+mod hints;
+mod listeners;
+mod platform;
+pub(crate) mod secrets;
+mod settings;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use mail::ids::{PoolId, uuid_v7};
+use service::clock::Clock;
+use service::config::Config;
+use service::metrics::Metrics;
+use service::shutdown::Shutdown;
+use store::{PoolKind, Sealer, Store, StoreError, StoreOptions};
+use time::Duration;
+
+pub(crate) use listeners::{BusyPort, Listeners};
+pub(crate) use platform::{Platform, Roles};
+pub(crate) use settings::Surroundings;
+
+/// Connections of the store besides its general pool: two batches of accepted mail, four of the
+/// queue.
+const FIXED_CONNECTIONS: u32 = 6;
+/// The general pool never has fewer.
+const GENERAL_CONNECTIONS_MIN: u32 = 4;
+/// Partitions are there from yesterday, for what is written after midnight, to a week ahead.
+const PARTITION_DAYS: std::ops::RangeInclusive<i64> = -1..=7;
+/// The pool of test keys.
+const SANDBOX_POOL: &str = "sandbox";
+
+/// What all roles of a process share.
+pub(crate) struct Foundation {
+    pub(crate) store: Store,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Foundation {
+    /// Connects to the database and reads the master key.
+    ///
+    /// # Errors
+    /// There is no master key, the database is not reachable, or it has not the schema of this
+    /// version.
+    pub(crate) async fn lay(
+        config: &Config,
+        clock: Clock,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
+        let sealer = Arc::new(secrets::sealer(&config.secrets)?);
+        let name = settings::node_name(config);
+        let store = Self::connect_store(config, &name).await?;
+        prepare_database(&store, &clock).await?;
+        Ok(Self {
+            store,
+            sealer,
+            clock,
+            metrics: Arc::new(Metrics::new()),
+            shutdown,
+        })
+    }
+
+    /// Opens the connections of a process, which the server shows as `postrider NAME`.
+    ///
+    /// # Errors
+    /// Nobody answers at the URL.
+    pub(crate) async fn connect_store(config: &Config, name: &str) -> anyhow::Result<Store> {
+        let url = &config.database.url;
+        let mut options = StoreOptions::new(url.with_password());
+        options.max_connections = config
+            .database
+            .max_connections
+            .get()
+            .saturating_sub(FIXED_CONNECTIONS)
+            .max(GENERAL_CONNECTIONS_MIN);
+        options.application_name = format!("postrider {name}");
+        Store::connect(options).await.with_context(|| {
+            format!(
+                "could not reach PostgreSQL at {url}: is it running, and is [database] url right?"
+            )
+        })
+    }
+}
+
+/// What has to be in the database before mail is accepted: partitions of these days (a day that
+/// begins without them fills the DEFAULT partition) and the pool of test keys.
+///
+/// # Errors
+/// The schema is not there or older than this version, or the database fails.
+pub(crate) async fn prepare_database(store: &Store, clock: &Clock) -> anyhow::Result<()> {
+    let today = clock.now().date();
+    let days = PARTITION_DAYS.filter_map(|days| today.checked_add(Duration::days(days)));
+    let pool = async {
+        store.make_partitions(days).await?;
+        if store.sandbox_pool().await?.is_some() {
+            return Ok(());
+        }
+        let id = PoolId::from_uuid(new_uuid(clock));
+        match store.create_pool(id, SANDBOX_POOL, PoolKind::Sandbox).await {
+            // Another process was quicker.
+            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    };
+    pool.await.context(
+        "could not prepare the database: if its schema is missing or older than this version, \
+         run `postrider migrate` with the same configuration",
+    )
+}
+
+/// A new version 7 UUID of this moment.
+pub(crate) fn new_uuid(clock: &Clock) -> uuid::Uuid {
+    uuid_v7(
+        u64::try_from(clock.unix_ms()).unwrap_or_default(),
+        rand::random(),
+    )
+}

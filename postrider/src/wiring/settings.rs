@@ -1,0 +1,273 @@
+//! The configuration, translated for each role. Values in, values out: opens nothing but the file
+//! of return path keys.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+use api::ApiConfig;
+use mail::domain_name::DomainName;
+use mta::journal::JournalConfig;
+use mta::routing::{RoutingConfig, parse_route};
+use mta::smtp::Deadlines;
+use mta::{EgressSource, MtaConfig, MtaLimits, ReturnPath};
+use service::config::{Config, DeadlinesConfig};
+
+use super::secrets;
+
+/// The queue group that the schema knows.
+const DEFAULT_GROUP: (&str, i16) = ("default", 0);
+/// Number of the source "whatever address the system takes".
+const ANY_SOURCE: i32 = 0;
+
+/// What the command knows and the configuration does not say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    /// Nothing is looked up in DNS: mail goes to static routes only.
+    pub(crate) offline: bool,
+    /// Opens the inbox of the sandbox.
+    pub(crate) inbox_token: Option<String>,
+    /// The API answers operators' addresses too.
+    pub(crate) operator_routes_on_api: bool,
+    /// Domain time follows a file of a test.
+    pub(crate) test_clock: bool,
+}
+
+/// Settings of the HTTP interface that listens on `bound`.
+pub(crate) fn api(config: &Config, around: &Surroundings) -> ApiConfig {
+    ApiConfig {
+        body_max_octets: config.api.max_body_bytes.get(),
+        public_url: config
+            .api
+            .public_url
+            .to_string()
+            .trim_end_matches('/')
+            .to_owned(),
+        sandbox_available: true,
+        inbox_token: around.inbox_token.clone(),
+        // The worker checks the address of every call; here only the spelling is judged.
+        allow_insecure_webhooks: !config.worker.webhook_allowed_networks.is_empty(),
+        operator_routes: around.operator_routes_on_api,
+        ..ApiConfig::default()
+    }
+}
+
+/// Settings of an MTA node whose sandbox listens on `sandbox`.
+///
+/// # Errors
+/// A key that sending needs is missing or cannot be used.
+pub(crate) fn mta(
+    config: &Config,
+    around: &Surroundings,
+    sandbox: Option<SocketAddr>,
+) -> anyhow::Result<MtaConfig> {
+    Ok(MtaConfig {
+        node_name: node_name(config),
+        queue_group: queue_group(&config.node.group)?,
+        state_dir: config.node.state_dir.clone(),
+        journal: JournalConfig::default(),
+        lease_ttl: config.mta.lease_ttl_secs.duration(),
+        ambiguous_hold: config.mta.ambiguous_hold_secs.duration(),
+        sources: sources(config),
+        routing: routing(config, around)?,
+        sandbox,
+        return_path: return_path(config)?,
+        deadlines: deadlines(&config.mta.deadlines),
+        limits: MtaLimits {
+            connections_per_path: count(config.mta.max_connections_per_site.get()),
+            connections: count(config.mta.max_connections.get()),
+            idle: config.mta.deadlines.idle_secs.duration(),
+            ..MtaLimits::default()
+        },
+        real_time: !around.test_clock,
+    })
+}
+
+/// Name of this node for people: as configured, or the host's.
+pub(crate) fn node_name(config: &Config) -> String {
+    config
+        .node
+        .name
+        .as_ref()
+        .map_or_else(host_name, ToString::to_string)
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn queue_group(name: &str) -> anyhow::Result<i16> {
+    if name == DEFAULT_GROUP.0 {
+        return Ok(DEFAULT_GROUP.1);
+    }
+    bail!(
+        "[node] group {name:?} does not exist: the only queue group is {:?}",
+        DEFAULT_GROUP.0
+    )
+}
+
+fn sources(config: &Config) -> Vec<EgressSource> {
+    let ehlo = config
+        .mta
+        .ehlo
+        .as_ref()
+        .map_or_else(host_name, ToString::to_string);
+    if config.mta.sources.is_empty() {
+        if !ehlo.contains('.') {
+            tracing::warn!(%ehlo, "receivers expect a full host name in EHLO: set [mta] ehlo");
+        }
+        return vec![EgressSource {
+            number: ANY_SOURCE,
+            address: None,
+            ehlo,
+        }];
+    }
+    let source = |source: &service::config::SourceConfig| EgressSource {
+        number: source_number(source.address),
+        address: Some(source.address),
+        ehlo: source.ehlo.to_string(),
+    };
+    config.mta.sources.iter().map(source).collect()
+}
+
+/// The same for an address on every node and after every restart.
+fn source_number(address: IpAddr) -> i32 {
+    match address {
+        IpAddr::V4(v4) => i32::from_be_bytes(v4.octets()),
+        // Folded: the interface part tells the addresses of one machine apart.
+        IpAddr::V6(v6) => v6
+            .octets()
+            .chunks_exact(4)
+            .map(|part| i32::from_be_bytes([part[0], part[1], part[2], part[3]]))
+            .fold(0, |folded: i32, part| folded.rotate_left(7) ^ part),
+    }
+}
+
+fn routing(config: &Config, around: &Surroundings) -> anyhow::Result<RoutingConfig> {
+    let routes = config.mta.routes.iter().map(|(domain, host)| {
+        let text = format!("{domain}={host}");
+        parse_route(&text).with_context(|| format!("[mta] routes: {text} cannot be used"))
+    });
+    Ok(RoutingConfig {
+        routes: routes.collect::<Result<_, _>>()?,
+        offline: around.offline,
+        allow_private: config.mta.allow_private_destinations,
+        ..RoutingConfig::default()
+    })
+}
+
+fn return_path(config: &Config) -> anyhow::Result<ReturnPath> {
+    let domain = config.return_path.domain.as_ref().ok_or_else(|| {
+        anyhow!(
+            "[return_path] domain is not set: name the domain that bounces come back to, such as \
+             bounces.example.com; its MX must point to this platform"
+        )
+    })?;
+    let keys_file = config.return_path.keys_file.as_deref().ok_or_else(|| {
+        anyhow!(
+            "[return_path] keys_file is not set: name a file with 32 random octets in base64, \
+             the same on all nodes"
+        )
+    })?;
+    let domain = DomainName::parse(&domain.to_string())
+        .with_context(|| format!("[return_path] domain {domain} cannot be used"))?;
+    Ok(ReturnPath {
+        domain,
+        key: Arc::new(secrets::return_path_key(keys_file)?),
+    })
+}
+
+fn deadlines(config: &DeadlinesConfig) -> Deadlines {
+    Deadlines {
+        connect: config.connect_secs.duration(),
+        greeting: config.greeting_secs.duration(),
+        ehlo: config.ehlo_secs.duration(),
+        starttls: config.starttls_secs.duration(),
+        mail: config.mail_secs.duration(),
+        rcpt: config.rcpt_secs.duration(),
+        data: config.data_secs.duration(),
+        data_block: config.data_block_secs.duration(),
+        final_dot: config.final_dot_secs.duration(),
+        quit: config.quit_secs.duration(),
+    }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn sending() -> (Config, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("return-path.key");
+        secrets::ensure_key_file(&key).unwrap();
+        let mut config = Config::default();
+        config.return_path.domain = Some("bounces.example.com".parse().unwrap());
+        config.return_path.keys_file = Some(key);
+        (config, dir)
+    }
+
+    #[test]
+    fn routes_and_deadlines_reach_the_mta() {
+        let (mut config, _dir) = sending();
+        config.mta.routes = BTreeMap::from([
+            ("*".parse().unwrap(), "127.0.0.1:2525".parse().unwrap()),
+            ("a.example".parse().unwrap(), "[::1]:26".parse().unwrap()),
+        ]);
+        let around = Surroundings {
+            offline: true,
+            ..Surroundings::default()
+        };
+        let made = mta(&config, &around, None).unwrap();
+        assert_eq!(made.routing.routes.len(), 2);
+        assert!(made.routing.offline && made.real_time);
+        assert_eq!(made.deadlines.final_dot.as_secs(), 600);
+        assert_eq!(made.sources.len(), 1);
+    }
+
+    #[test]
+    fn a_missing_key_is_named() {
+        for (break_it, key) in [
+            (
+                (|config| config.return_path.domain = None) as fn(&mut Config),
+                "[return_path] domain",
+            ),
+            (
+                |config| config.return_path.keys_file = None,
+                "[return_path] keys_file",
+            ),
+            (|config| config.node.group = "eu".to_owned(), "[node] group"),
+        ] {
+            let (mut config, _dir) = sending();
+            break_it(&mut config);
+            let error = mta(&config, &Surroundings::default(), None)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_sources_are_stable_and_differ() {
+        let numbers = [
+            "192.0.2.1",
+            "192.0.2.2",
+            "2001:db8::1",
+            "2001:db8::2",
+            "2001:db8:1::1",
+        ]
+        .map(|address| source_number(address.parse().unwrap()));
+        assert_eq!(numbers[0], i32::from_be_bytes([192, 0, 2, 1]));
+        let different: std::collections::HashSet<_> = numbers.iter().collect();
+        assert_eq!(different.len(), numbers.len());
+        assert!(!numbers.contains(&ANY_SOURCE));
+    }
+}

@@ -1,0 +1,124 @@
+//! Two nodes share a queue. When one is gone for good, or cannot reach PostgreSQL, the other
+//! delivers everything, and nothing twice but what nobody could know about.
+
+use std::time::Duration;
+
+use tests::audit::Audit;
+use tests::load::{Load, Sending, Sent};
+use tests::platform::{Platform, PlatformBuilder};
+use tests::sink::Sink;
+use tests::{PATIENCE, full, ledger, take_turn, until};
+
+const RUN_PATIENCE: Duration = Duration::from_secs(300);
+
+fn count() -> usize {
+    if full() { 5_000 } else { 600 }
+}
+
+fn send(platform: &Platform) -> Sending {
+    let load = Load {
+        count: count(),
+        senders: 8,
+        apis: vec![platform.api(0)],
+        from_domain: platform.tenant.domain.clone(),
+    };
+    load.start()
+}
+
+/// Mail comes in through a process that stays; two more send it. Both have shards before anything
+/// is sent.
+async fn start(builder: PlatformBuilder) -> Option<Platform> {
+    let builder = builder.node("front", "api,worker").node("steady", "mta");
+    let mut platform = builder.node_behind_proxy("shaky", "mta").start().await?;
+    for name in ["steady", "shaky"] {
+        let node = &*platform.node(name);
+        until(&format!("{name} owns shards"), PATIENCE, || async {
+            (node.metric("postrider_shards_owned").await >= 1.0).then_some(())
+        })
+        .await;
+    }
+    Some(platform)
+}
+
+async fn finish(
+    platform: &Platform,
+    sending: Sending,
+    sink: &Sink,
+    kills: &[std::time::Instant],
+) -> (Audit, Sent) {
+    let sent = sending.finish(RUN_PATIENCE).await;
+    ledger::settled(&platform.pool, RUN_PATIENCE).await;
+    let audit = Audit::of(platform, &sent, sink, kills).await;
+    eprintln!("{audit}");
+    (audit, sent)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_node_delivers_what_a_dead_node_left() {
+    let _turn = take_turn();
+    let sink = Sink::options().latency_ms(0..=50).start().await;
+    let (lease_ttl, hold) = if full() { (15, 60) } else { (3, 6) };
+    let builder = Platform::builder()
+        .route("*", sink.address)
+        .leases(lease_ttl, hold);
+    let Some(mut platform) = start(builder).await else {
+        return;
+    };
+    let sending = send(&platform);
+    sink.has_dots_within(count() / 3, RUN_PATIENCE).await;
+    let killed = platform.node("shaky").kill();
+    let open = ledger::open_intents(&platform.pool).await;
+    let (audit, _) = finish(&platform, sending, &sink, &[killed]).await;
+    assert_eq!(audit.held, 0);
+    assert!(
+        audit.in_doubt as i64 <= open,
+        "{} in doubt, {open} intents open",
+        audit.in_doubt
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cut_off_node_learned_is_settled_when_it_is_back() {
+    let _turn = take_turn();
+    let sink = Sink::options().latency_ms(0..=20).start().await;
+    let (lease_ttl, cut) = if full() { (15, 60) } else { (3, 8) };
+    // The hold outlasts the cut: what the node knows is handed in, and nothing stays in doubt.
+    let builder = Platform::builder()
+        .route("*", sink.address)
+        .leases(lease_ttl, 600);
+    let Some(mut platform) = start(builder.deadline_secs(120)).await else {
+        return;
+    };
+    let sending = send(&platform);
+    sink.has_dots_within(count() / 4, RUN_PATIENCE).await;
+    sink.hang("shaky.test");
+    let waiting = || {
+        let receipts = sink.receipts();
+        receipts
+            .iter()
+            .filter(|one| one.helo == "shaky.test" && one.answered_at.is_none())
+            .count()
+    };
+    until("dots of the shaky node wait", PATIENCE, || async {
+        (waiting() >= 5).then_some(())
+    })
+    .await;
+    platform.proxy.as_ref().unwrap().cut();
+    tokio::time::sleep(Duration::from_secs(cut)).await;
+    let doubtful = waiting();
+    // Its shards have lapsed and are the other node's by now; only then the receiver answers.
+    let steady = &*platform.node("steady");
+    until("the other node owns all shards", PATIENCE, || async {
+        (steady.metric("postrider_shards_owned").await >= 16.0).then_some(())
+    })
+    .await;
+    sink.answer();
+    until("the answers are written", PATIENCE, || async {
+        (waiting() == 0).then_some(())
+    })
+    .await;
+    platform.proxy.as_ref().unwrap().heal();
+    let (audit, _) = finish(&platform, sending, &sink, &[]).await;
+    eprintln!("{doubtful} final dots were answered while their node could not tell anybody");
+    assert_eq!((audit.in_doubt, audit.duplicates, audit.held), (0, 0, 0));
+}

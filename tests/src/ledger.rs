@@ -1,0 +1,91 @@
+//! What PostgreSQL says became of every delivery. Read only.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::until;
+
+/// `queue.flags`: held because an attempt was ambiguous.
+const HELD: i16 = 2;
+
+/// The events of one message with one recipient, summed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// Events with `final: true`.
+    pub finals: i64,
+    /// Of them `email.delivered`.
+    pub delivered: i64,
+    /// Events that put it off after an attempt nobody knows the outcome of.
+    pub in_doubt: i64,
+}
+
+/// By message id.
+pub async fn fates(pool: &PgPool) -> HashMap<Uuid, Fate> {
+    let rows: Vec<(Uuid, i64, i64, i64)> = sqlx::query_as(
+        "SELECT subject,
+                count(*) FILTER (WHERE flags & 1 <> 0),
+                count(*) FILTER (WHERE flags & 1 <> 0 AND type = 3),
+                count(*) FILTER (WHERE flags & 2 <> 0 AND type = 4)
+         FROM event WHERE rcpt IS NOT NULL GROUP BY subject",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let fate = |(id, finals, delivered, in_doubt)| {
+        (
+            id,
+            Fate {
+                finals,
+                delivered,
+                in_doubt,
+            },
+        )
+    };
+    rows.into_iter().map(fate).collect()
+}
+
+/// Messages that were stored.
+pub async fn messages(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM message")
+        .fetch_one(pool)
+        .await
+        .unwrap()
+}
+
+/// Deliveries that are held until somebody decides.
+pub async fn held(pool: &PgPool) -> Vec<Uuid> {
+    sqlx::query_scalar("SELECT message_id FROM queue WHERE flags & $1 <> 0")
+        .bind(HELD)
+        .fetch_all(pool)
+        .await
+        .unwrap()
+}
+
+/// Deliveries whose final dot was allowed and whose outcome PostgreSQL does not know.
+pub async fn open_intents(pool: &PgPool) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM queue q WHERE EXISTS (
+           SELECT FROM attempt_intent i, unnest(i.messages, i.rcpts, i.attempts) AS u (m, r, a)
+           WHERE u.m = q.message_id AND u.r = q.rcpt AND u.a = q.attempt AND i.shard = q.shard)",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+/// Waits until nothing is queued but what is held.
+pub async fn settled(pool: &PgPool, patience: Duration) {
+    let count = "SELECT count(*) FROM queue WHERE flags & $1 = 0";
+    until("the queue is empty", patience, || async {
+        let left: i64 = sqlx::query_scalar(count)
+            .bind(HELD)
+            .fetch_one(pool)
+            .await
+            .ok()?;
+        (left == 0).then_some(())
+    })
+    .await;
+}

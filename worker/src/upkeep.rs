@@ -1,0 +1,123 @@
+//! Duties that keep the database in shape, each a loop of its own: partitions ahead of time,
+//! rows that have served their purpose, and the numbers behind two alarms.
+//! Safe in any number of workers at once; never touches the queue.
+
+use std::time::Duration;
+
+use service::background::{Loop, Round};
+use service::clock::Clock;
+use service::shutdown::Shutdown;
+use store::{Store, StoreError};
+use time::Date;
+use tokio::sync::Notify;
+
+use crate::metrics::UpkeepMetrics;
+
+/// Yesterday's partitions too: what was accepted before midnight may be written after it.
+const PARTITION_DAYS_BACK: i64 = 1;
+/// Far enough that a worker may be missed for a week.
+const PARTITION_DAYS_AHEAD: i64 = 7;
+/// How long a repeated request finds its first answer.
+const IDEMPOTENCY_KEPT: time::Duration = time::Duration::hours(24);
+/// Newest messages the sandbox keeps.
+const SANDBOX_KEPT: i64 = 1_000;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// What the duties work with.
+#[derive(Clone)]
+pub(crate) struct Upkeep {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: UpkeepMetrics,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Upkeep {
+    /// Runs every duty until shutdown.
+    pub(crate) async fn run(self) {
+        tokio::join!(
+            self.repeat("partitions", HOUR, || self.make_partitions()),
+            self.repeat("idempotency", HOUR, || self.age_out_idempotency()),
+            self.repeat("sandbox", Duration::from_secs(60), || self.trim_sandbox()),
+            self.repeat("write_age", Duration::from_secs(15), || self
+                .measure_write_age()),
+        );
+    }
+
+    async fn repeat<F>(&self, name: &'static str, period: Duration, duty: impl Fn() -> F)
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
+        let pace = Loop {
+            name,
+            period,
+            backoff_max: BACKOFF_MAX,
+        };
+        let never_hinted = Notify::new();
+        let round = || {
+            let work = duty();
+            async move { work.await.map(|()| Round::Idle) }
+        };
+        pace.run(&self.clock, &never_hinted, &self.shutdown, round)
+            .await;
+    }
+
+    async fn make_partitions(&self) -> Result<(), StoreError> {
+        let strays = self.store.default_partition_rows().await?;
+        self.metrics.default_partition_rows.set(strays);
+        if strays > 0 {
+            tracing::error!(
+                rows = strays,
+                "rows found no day partition and are in DEFAULT ones"
+            );
+        }
+        // One at a time: a day whose rows are in the DEFAULT partition already cannot be made any
+        // more, and must not keep the days after it from being made.
+        let mut result = Ok(());
+        for day in partition_days(self.clock.now().date()) {
+            result = result.and(self.store.make_partitions(std::iter::once(day)).await);
+        }
+        result
+    }
+
+    async fn age_out_idempotency(&self) -> Result<(), StoreError> {
+        self.store
+            .age_out_idempotency(self.clock.now() - IDEMPOTENCY_KEPT)
+            .await?;
+        Ok(())
+    }
+
+    async fn trim_sandbox(&self) -> Result<(), StoreError> {
+        self.store.trim_sandbox(SANDBOX_KEPT).await?;
+        Ok(())
+    }
+
+    async fn measure_write_age(&self) -> Result<(), StoreError> {
+        let age = self.store.oldest_write_transaction_age().await?;
+        self.metrics
+            .oldest_write_seconds
+            .set(age.map_or(0.0, |age| age.as_secs_f64()));
+        Ok(())
+    }
+}
+
+fn partition_days(today: Date) -> impl Iterator<Item = Date> {
+    (-PARTITION_DAYS_BACK..=PARTITION_DAYS_AHEAD)
+        .filter_map(move |days| today.checked_add(time::Duration::days(days)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::date;
+
+    #[test]
+    fn partitions_reach_from_yesterday_to_a_week_ahead() {
+        let days: Vec<Date> = partition_days(date!(2026 - 12 - 27)).collect();
+        assert_eq!(days.len(), 9);
+        assert_eq!(days.first(), Some(&date!(2026 - 12 - 26)));
+        assert_eq!(days.last(), Some(&date!(2027 - 01 - 03)));
+    }
+}
