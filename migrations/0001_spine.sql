@@ -76,6 +76,14 @@ CREATE TABLE pool (
   queue_group int2 NOT NULL DEFAULT 0
 );
 
+-- Addresses mail is sent from, as nodes name them at start. address NULL: the system chooses.
+CREATE TABLE source (
+  id int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  address text,
+  ehlo text NOT NULL
+);
+CREATE UNIQUE INDEX source_name ON source (coalesce(address, ''), ehlo);
+
 -- MTA nodes. id is the stable id of the node's state directory.
 CREATE TABLE node (
   id uuid PRIMARY KEY,

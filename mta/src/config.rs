@@ -47,7 +47,7 @@ pub struct MtaConfig {
 /// An address to send from.
 #[derive(Debug, Clone)]
 pub struct EgressSource {
-    /// Number in events; stable for the address.
+    /// Number in events, from [`store::Store::register_source`].
     pub number: i32,
     /// Address to bind, or the system's choice.
     pub address: Option<IpAddr>,

@@ -10,7 +10,7 @@ use service::clock::Clock;
 use service::metrics::Metrics;
 use service::shutdown::Shutdown;
 use store::{Epoch, QueueRow, RedisWake, Sealer, ShardNo, Store};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +45,8 @@ pub struct Dependencies {
     pub shutdown: Shutdown,
     /// Wake-up hints of other processes.
     pub wake: Option<RedisWake>,
+    /// Rung when events were committed: somebody in this process may read the log.
+    pub events_committed: Arc<Notify>,
 }
 
 /// One MTA node.
@@ -79,6 +81,7 @@ pub(crate) struct Node {
     pub(crate) connections: Semaphore,
     pub(crate) lookups: Semaphore,
     pub(crate) signatures: Semaphore,
+    pub(crate) events_committed: Arc<Notify>,
     sources: Vec<Arc<EgressSource>>,
     opportunistic: Arc<ClientConfig>,
     verified: Arc<ClientConfig>,
@@ -115,6 +118,7 @@ impl Node {
             clock: given.clock,
             shutdown: given.shutdown,
             killed: CancellationToken::new(),
+            events_committed: given.events_committed,
             work: TaskTracker::new(),
             memory: Memory::default(),
             reader: Reader::default(),

@@ -23,6 +23,7 @@ use service::config::ConfigError;
 use service::shutdown::Shutdown;
 
 use cli::{Cli, Command};
+use wiring::Misconfigured;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::report(&error);
-            if error.chain().any(|cause| cause.is::<ConfigError>()) {
+            if error.is::<ConfigError>() || error.is::<Misconfigured>() {
                 ExitCode::from(EXIT_USAGE)
             } else {
                 ExitCode::FAILURE

@@ -8,7 +8,7 @@ use service::telemetry;
 
 use crate::cli::ServeArgs;
 use crate::output;
-use crate::wiring::{BusyPort, Foundation, Listeners, Platform, Roles, Surroundings};
+use crate::wiring::{self, BusyPort, Foundation, Listeners, Platform, Roles, Surroundings};
 
 /// Runs the roles until SIGTERM or SIGINT; with `--check-config` only checks.
 ///
@@ -16,8 +16,14 @@ use crate::wiring::{BusyPort, Foundation, Listeners, Platform, Roles, Surroundin
 /// The configuration is wrong, something it names cannot be reached, or a role failed.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let file = args.config.config.as_deref();
+    let roles = Roles::of(&args.roles);
+    let around = Surroundings {
+        test_clock: args.test_clock,
+        ..Surroundings::default()
+    };
     if args.check_config {
-        Config::check(file, args.test_clock)?;
+        let config = Config::check(file, args.test_clock)?;
+        wiring::check(&config, roles, &around)?;
         output::line("the configuration is right")?;
         return Ok(());
     }
@@ -29,14 +35,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         .follow_signals()
         .context("could not listen to signals")?;
 
-    let roles = Roles::of(&args.roles);
-    let around = Surroundings {
-        test_clock: args.test_clock,
-        ..Surroundings::default()
-    };
+    wiring::check(&config, roles, &around)?;
     let foundation = Foundation::lay(&config, clock, shutdown).await?;
     let listeners = Listeners::bind(&config, roles, BusyPort::Fail).await?;
-    let platform = Platform::start(&config, roles, &around, foundation, listeners)?;
+    let platform = Platform::start(&config, roles, &around, foundation, listeners).await?;
     announce(&platform, args.json)?;
     platform.finish().await?;
     tracing::info!("stopped; everything under way was finished");

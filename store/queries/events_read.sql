@@ -14,8 +14,8 @@ e AS MATERIALIZED (
     AND EXISTS (SELECT FROM webhook_endpoint)
   ORDER BY e.xid, e.id
   LIMIT $5::int8)
-SELECT h.xid::text AS horizon, e.xid::text AS xid, e.endpoints, e.id, e.subject, e.next_at, e.account, e.source,
-       e.duration_ms, e.type, e.rcpt, e.sequence, e.attempt, e.flags, e.class, e.code, e.enhanced, e.mx, e.tls,
+SELECT h.xid::text AS horizon, e.xid::text AS xid, e.endpoints, e.id, e.subject, e.next_at, e.account,
+       (SELECT coalesce(o.address, o.ehlo) FROM source o WHERE o.id = e.source) AS source, e.duration_ms, e.type, e.rcpt, e.sequence, e.attempt, e.flags, e.class, e.code, e.enhanced, e.mx, e.tls,
        e.reply, m.sender, m.rfc_message_id, m.subject AS message_subject, m.recipients[e.rcpt + 1] AS recipient,
        m.tags, m.metadata, s.name AS stream
 FROM horizon h

@@ -80,8 +80,8 @@ pub struct StoredEvent {
     pub code: Option<u16>,
     /// The enhanced status code, as text.
     pub enhanced: Option<String>,
-    /// Number of the egress source.
-    pub source: Option<i32>,
+    /// Address it was sent from, or our EHLO name when the system chose the address.
+    pub source: Option<String>,
     /// The host it was sent to.
     pub mx: Option<String>,
     /// The TLS version.
@@ -106,7 +106,7 @@ pub(crate) struct EventColumns {
     class: Option<i16>,
     code: Option<i16>,
     enhanced: Option<String>,
-    source: Option<i32>,
+    source: Option<String>,
     mx: Option<String>,
     tls: Option<String>,
     reply: Option<String>,
@@ -152,9 +152,11 @@ impl Store {
     pub async fn message_events(&self, message: MessageId) -> Result<Vec<StoredEvent>, StoreError> {
         // An event is never older than its subject: the bound leaves the earlier days out.
         let rows: Vec<EventColumns> = sqlx::query_as(
-            "SELECT id, rcpt, type, sequence, attempt, flags, class, code, enhanced, source, mx,
-                    tls, reply, duration_ms, next_at
-             FROM event WHERE subject = $1 AND id >= $2 ORDER BY rcpt, sequence, id",
+            "SELECT e.id, e.rcpt, e.type, e.sequence, e.attempt, e.flags, e.class, e.code,
+                    e.enhanced, coalesce(s.address, s.ehlo) AS source, e.mx, e.tls, e.reply,
+                    e.duration_ms, e.next_at
+             FROM event e LEFT JOIN source s ON s.id = e.source
+             WHERE e.subject = $1 AND e.id >= $2 ORDER BY e.rcpt, e.sequence, e.id",
         )
         .bind(message.uuid())
         .bind(day_before(message.uuid()))

@@ -34,6 +34,7 @@ pub mod seal;
 pub mod sender_domain;
 mod server;
 pub mod settle;
+pub mod source;
 pub mod stream;
 pub mod webhook;
 pub mod webhook_log;

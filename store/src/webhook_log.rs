@@ -150,7 +150,9 @@ impl Store {
     pub async fn log_rows(&self, events: &[(EventId, Uuid)]) -> Result<Vec<LogRow>, StoreError> {
         let found: Vec<PgRow> = sqlx::query(
             "SELECT e.xid::text AS xid, w.endpoints, e.id, e.subject, e.next_at, e.account,
-                    e.source, e.duration_ms, e.type, e.rcpt, e.sequence, e.attempt, e.flags,
+                    (SELECT coalesce(o.address, o.ehlo)
+                     FROM source o WHERE o.id = e.source) AS source,
+                    e.duration_ms, e.type, e.rcpt, e.sequence, e.attempt, e.flags,
                     e.class, e.code, e.enhanced, e.mx, e.tls, e.reply, m.sender, m.rfc_message_id,
                     m.subject AS message_subject, m.recipients[e.rcpt + 1] AS recipient, m.tags,
                     m.metadata, s.name AS stream

@@ -1,6 +1,8 @@
 //! Whatever arrives over HTTP is answered with a clear problem or accepted whole: nothing bad is
 //! stored, nothing is shown to strangers, and the mail of others goes on meanwhile.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,7 +58,7 @@ async fn requests_that_are_no_messages(api: &Api) {
         "{\"from\":",
         "nonsense",
         "{} {}",
-        "{\"a\":\"\u{1}\"}",
+        "{\"subject\":\"\u{1}\"}",
     ] {
         post(body).await.is_problem(400, "malformed_json");
     }
@@ -98,23 +100,21 @@ async fn requests_that_are_no_messages(api: &Api) {
         .await
         .unwrap()
         .is_problem(405, "method_not_allowed");
-    for key in [
-        "",
-        "pr_live_short",
-        "pr_live_0123456789012345678901234567890123456789012345678901",
-    ] {
-        let code = if key.is_empty() {
-            "missing_api_key"
-        } else {
-            "invalid_api_key"
-        };
+    let no_key = api
+        .client()
+        .post(api.url("/v1/emails"))
+        .json(&message("acme.test", "a@b.test"));
+    let answer = api.ask(no_key).await.unwrap();
+    answer.is_problem(401, "missing_api_key");
+    assert!(!answer.header("www-authenticate").is_empty(), "{answer:?}");
+    let unknown = format!("pr_live_{}", "0".repeat(52));
+    for key in ["", "pr_live_short", &unknown, "' OR 1=1 --"] {
+        let api = api.with_key(key);
         let answer = api
-            .with_key(key)
             .post("/v1/emails", &message("acme.test", "a@b.test"))
             .await;
-        assert_eq!(answer.status, 401, "{answer:?}");
+        answer.is_problem(401, "invalid_api_key");
         assert!(!answer.header("www-authenticate").is_empty(), "{answer:?}");
-        assert!(["missing_api_key", code].contains(&answer.json()["code"].as_str().unwrap()));
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is put off is tried again when it is due, what is refused bounces, and what nobody takes
 //! expires; each with the events that say so.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use serde_json::json;

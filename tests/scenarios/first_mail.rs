@@ -1,6 +1,8 @@
 //! The first minute with Postrider: one command, one POST, a signed email in the sandbox, and
 //! webhooks that the public Standard Webhooks library accepts. And again after a crash.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

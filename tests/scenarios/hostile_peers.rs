@@ -1,6 +1,8 @@
 //! A receiver that drips, lies, floods or goes away costs one attempt of bounded length: its
 //! delivery is put off, and everybody else's goes out meanwhile.
 
+#![allow(clippy::unwrap_used)]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,9 +20,10 @@ const DEADLINE_SECS: u64 = 2;
 const ATTEMPT_MAX: Duration = Duration::from_secs(DEADLINE_SECS * 6);
 
 type Play = Pin<Box<dyn Future<Output = Option<()>> + Send>>;
+type Start = fn(TcpStream) -> Play;
 
 /// What a receiver does with a connection, and what that is called.
-const PLAYS: [(&str, fn(TcpStream) -> Play); 11] = [
+const PLAYS: [(&str, Start); 11] = [
     ("drip", |peer| Box::pin(drip(peer))),
     ("silence", |peer| Box::pin(silence(peer))),
     ("garbage", |peer| Box::pin(garbage(peer))),
@@ -34,7 +37,7 @@ const PLAYS: [(&str, fn(TcpStream) -> Play); 11] = [
     ("wrong-codes", |peer| Box::pin(wrong_codes(peer))),
     ("injection", |peer| Box::pin(injection(peer))),
     ("huge-reply", |peer| Box::pin(huge_reply(peer))),
-    ("close-in-content", |peer| Box::pin(close_in_content(peer))),
+    ("close-at-data", |peer| Box::pin(close_at_data(peer))),
     ("drip-after-data", |peer| Box::pin(drip_after_data(peer))),
 ];
 
@@ -90,7 +93,7 @@ async fn hostile_receivers_are_put_off_and_harm_nobody_else() {
     .await;
 }
 
-async fn start(play: fn(TcpStream) -> Play) -> SocketAddr {
+async fn start(play: Start) -> SocketAddr {
     let listener = TcpListener::bind(place::free_address()).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -172,17 +175,22 @@ async fn injection(mut peer: TcpStream) -> Option<()> {
 
 async fn huge_reply(mut peer: TcpStream) -> Option<()> {
     welcome(&mut peer).await?;
+    hear(&mut peer).await?;
     let mut reply = b"250 ".to_vec();
     reply.extend([0xff, 0].repeat(32 * 1024));
+    reply.extend(b"\r\n");
     say(&mut peer, &reply).await?;
     silence(peer).await
 }
 
-async fn close_in_content(mut peer: TcpStream) -> Option<()> {
+async fn close_at_data(mut peer: TcpStream) -> Option<()> {
     welcome(&mut peer).await?;
-    hear(&mut peer).await?;
-    drop(peer);
-    None
+    let mut heard = Vec::new();
+    until_heard(&mut peer, &mut heard, "MAIL").await?;
+    say(&mut peer, b"250 ok\r\n").await?;
+    until_heard(&mut peer, &mut heard, "RCPT").await?;
+    say(&mut peer, b"250 ok\r\n").await?;
+    until_heard(&mut peer, &mut heard, "DATA").await
 }
 
 /// Takes a whole message and then answers one byte a second.
@@ -194,15 +202,22 @@ async fn drip_after_data(mut peer: TcpStream) -> Option<()> {
         ("RCPT", "250 ok\r\n"),
         ("DATA", "354 go\r\n"),
     ] {
-        while !String::from_utf8_lossy(&heard).contains(command) {
-            heard.extend(hear(&mut peer).await?);
-        }
+        until_heard(&mut peer, &mut heard, command).await?;
         say(&mut peer, reply.as_bytes()).await?;
     }
-    while !heard.ends_with(b"\r\n.\r\n") {
-        heard.extend(hear(&mut peer).await?);
-    }
+    until_heard(&mut peer, &mut heard, "\r\n.\r\n").await?;
     trickle(&mut peer, b"250-hold on\r\n").await
+}
+
+/// Listens until the client has said `words`, among other things.
+async fn until_heard(peer: &mut TcpStream, heard: &mut Vec<u8>, words: &str) -> Option<()> {
+    while !heard
+        .windows(words.len())
+        .any(|window| window == words.as_bytes())
+    {
+        heard.extend(hear(peer).await?);
+    }
+    Some(())
 }
 
 async fn welcome(peer: &mut TcpStream) -> Option<()> {

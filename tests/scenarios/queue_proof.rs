@@ -1,6 +1,8 @@
 //! The races and plans of the queue hold on this machine's PostgreSQL: runs the proof in
 //! `tests/queue`, on tables of a million rows.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::Command;
 
 use tests::cluster::Cluster;

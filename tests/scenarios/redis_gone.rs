@@ -1,6 +1,8 @@
 //! Redis may be emptied, stopped and started again in the middle of a run: nothing is lost or
 //! repeated.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use tests::audit::Audit;

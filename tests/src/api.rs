@@ -84,10 +84,20 @@ impl Api {
         }
     }
 
-    /// A request, for tests that put together their own. `path` begins with a slash.
+    /// The connections, for requests without a key.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The address of `path`, which begins with a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// A request, for tests that put together their own.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.client
-            .request(method, format!("{}{path}", self.base))
+            .request(method, self.url(path))
             .bearer_auth(&self.key)
     }
 

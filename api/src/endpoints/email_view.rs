@@ -66,6 +66,8 @@ struct AttemptView {
     /// When its outcome was known.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
+    /// The address it was sent from, or our EHLO name when the system chose the address.
+    source: Option<String>,
     /// The host it was sent to.
     mx: Option<String>,
     /// The TLS version; null when it went in clear.
@@ -186,7 +188,9 @@ fn tells_of_attempt(event: &StoredEvent) -> bool {
             | EventType::EmailBounced
             | EventType::EmailExpired
     );
-    kind && event.attempt > 0 && !event.flags.contains(EventFlags::OUT_OF_BAND)
+    // A delivery that ran out of time between attempts has a number of its own for that event.
+    let of_attempt = event.attempt > 0 && event.sequence == event.attempt + 1;
+    kind && of_attempt && !event.flags.contains(EventFlags::OUT_OF_BAND)
 }
 
 impl AttemptView {
@@ -194,6 +198,7 @@ impl AttemptView {
         Self {
             number: event.attempt,
             at: Timestamp::of_id(event.id.unix_ms()),
+            source: event.source.clone(),
             mx: event.mx.clone(),
             tls: event.tls.clone(),
             reply: event.reply.clone(),

@@ -110,6 +110,7 @@ pub(crate) async fn settle_all(node: &Node, batch: Vec<Unsettled>) {
         match settle(node, &part).await {
             Ok(settled) => {
                 pause = RETRY_FIRST;
+                node.events_committed.notify_one();
                 conclude(node, part, &settled).await;
             }
             Err(error) if error.is_unavailable() => {

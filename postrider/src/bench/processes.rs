@@ -70,6 +70,7 @@ impl Processes {
     }
 }
 
+/// In octets; see [`Processes::memory`].
 fn memory_of(pid: u32) -> u64 {
     let of = |file: &str, field: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;

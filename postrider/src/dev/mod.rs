@@ -109,7 +109,7 @@ async fn serve(
         operator_routes_on_api: true,
         test_clock: false,
     };
-    let platform = Platform::start(&config, Roles::ALL, &around, foundation, listeners)?;
+    let platform = Platform::start(&config, Roles::ALL, &around, foundation, listeners).await?;
     let welcome = Welcome {
         inbox_url: format!("{public_url}/inbox?token={}", keys.inbox_token),
         metrics_url: format!("http://{}/metrics", reachable(bound.metrics)),

@@ -30,7 +30,7 @@ pub(crate) struct SinkArgs {
     ///
     /// Used to count different messages and repeats. A repeat is the same id accepted twice for
     /// the same recipient.
-    #[arg(long, value_name = "NAME", default_value = "X-Postrider-Bench-Id")]
+    #[arg(long, value_name = "NAME", default_value = "X-Bench-Id")]
     pub(crate) id_header: String,
 
     /// Wait before the final reply: none, 20ms, 10ms-50ms (uniform), or exp:20ms (exponential)

@@ -32,6 +32,25 @@ const PARTITION_DAYS: std::ops::RangeInclusive<i64> = -1..=7;
 /// The pool of test keys.
 const SANDBOX_POOL: &str = "sandbox";
 
+/// The configuration lacks something that a role needs, or names something unusable.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration cannot be used for these roles")]
+pub(crate) struct Misconfigured;
+
+/// Whether the roles can be set up with this configuration; connects to nothing.
+///
+/// # Errors
+/// [`Misconfigured`], with the key and what to write as its cause.
+pub(crate) fn check(config: &Config, roles: Roles, around: &Surroundings) -> anyhow::Result<()> {
+    let checked = secrets::sealer(&config.secrets).and_then(|_| {
+        if roles.mta {
+            settings::mta(config, around, None)?;
+        }
+        Ok(())
+    });
+    checked.context(Misconfigured)
+}
+
 /// What all roles of a process share.
 pub(crate) struct Foundation {
     pub(crate) store: Store,

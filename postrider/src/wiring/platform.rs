@@ -62,10 +62,13 @@ impl Roles {
     }
 }
 
+/// The roles at work, by name.
+type Running = JoinSet<(&'static str, anyhow::Result<()>)>;
+
 /// A process at work.
 pub(crate) struct Platform {
     addresses: Addresses,
-    roles: JoinSet<(&'static str, anyhow::Result<()>)>,
+    roles: Running,
     shutdown: Shutdown,
     /// Ends after the roles: sandbox, metrics, acceptor.
     support: Shutdown,
@@ -78,7 +81,7 @@ impl Platform {
     ///
     /// # Errors
     /// A role cannot start; nothing is left running.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         config: &Config,
         roles: Roles,
         around: &Surroundings,
@@ -94,8 +97,14 @@ impl Platform {
 
         let mut local = None;
         if roles.mta {
-            let mta_config = settings::mta(config, around, addresses.sandbox_smtp)?;
-            let mta = Mta::open(mta_config, dependencies(&foundation, wake.clone()))?;
+            let mut mta_config = settings::mta(config, around, addresses.sandbox_smtp)?;
+            for source in &mut mta_config.sources {
+                source.number = foundation
+                    .store
+                    .register_source(source.address, &source.ehlo)
+                    .await?;
+            }
+            let mta = Mta::open(mta_config, dependencies(&foundation, wake.clone(), events_committed.clone()))?;
             local = Some(mta.hints());
             checks.push(spawn_mta(&mut running, mta));
         }
@@ -103,23 +112,8 @@ impl Platform {
             spawn_sandbox(config, listener, &foundation, &support);
         }
         if roles.worker {
-            let worker_config = worker_config(config, &foundation, events_committed.clone())?;
-            let Foundation {
-                store,
-                sealer,
-                clock,
-                metrics,
-                shutdown,
-            } = &foundation;
-            let work = worker::run(
-                worker_config,
-                store.clone(),
-                sealer.as_ref().clone(),
-                clock.clone(),
-                metrics.clone(),
-                shutdown.clone(),
-            );
-            running.spawn(async { ("worker", work.await.map_err(Into::into)) });
+            let settings = worker_config(config, &foundation, events_committed.clone())?;
+            spawn_worker(&mut running, settings, &foundation);
         }
         let mut acceptor = None;
         if let Some(listener) = listeners.api {
@@ -132,10 +126,8 @@ impl Platform {
             acceptor = Some(state.acceptor.clone());
             let work = api::run(state, listener, foundation.shutdown.clone());
             running.spawn(async {
-                ("api", {
-                    work.await;
-                    Ok(())
-                })
+                work.await;
+                ("api", Ok(()))
             });
         }
         spawn_operator_addresses(listeners.metrics, &foundation, checks, &support);
@@ -203,7 +195,11 @@ fn redis(config: &Config) -> anyhow::Result<Option<RedisWake>> {
         .with_context(|| format!("[redis] url {url} cannot be used"))
 }
 
-fn dependencies(foundation: &Foundation, wake: Option<RedisWake>) -> Dependencies {
+fn dependencies(
+    foundation: &Foundation,
+    wake: Option<RedisWake>,
+    events_committed: Arc<Notify>,
+) -> Dependencies {
     Dependencies {
         store: foundation.store.clone(),
         sealer: foundation.sealer.clone(),
@@ -211,11 +207,12 @@ fn dependencies(foundation: &Foundation, wake: Option<RedisWake>) -> Dependencie
         metrics: foundation.metrics.clone(),
         shutdown: foundation.shutdown.clone(),
         wake,
+        events_committed,
     }
 }
 
 /// Runs the MTA; the check says whether it still does.
-fn spawn_mta(running: &mut JoinSet<(&'static str, anyhow::Result<()>)>, mta: Mta) -> Check {
+fn spawn_mta(running: &mut Running, mta: Mta) -> Check {
     let up = Arc::new(AtomicBool::new(true));
     let ended = up.clone();
     running.spawn(async move {
@@ -260,6 +257,25 @@ fn spawn_sandbox(
             tracing::error!(%error, "the sandbox ended");
         }
     });
+}
+
+fn spawn_worker(running: &mut Running, settings: WorkerConfig, foundation: &Foundation) {
+    let Foundation {
+        store,
+        sealer,
+        clock,
+        metrics,
+        shutdown,
+    } = foundation;
+    let work = worker::run(
+        settings,
+        store.clone(),
+        sealer.as_ref().clone(),
+        clock.clone(),
+        metrics.clone(),
+        shutdown.clone(),
+    );
+    running.spawn(async { ("worker", work.await.map_err(Into::into)) });
 }
 
 fn worker_config(

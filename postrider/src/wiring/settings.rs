@@ -1,7 +1,7 @@
 //! The configuration, translated for each role. Values in, values out: opens nothing but the file
 //! of return path keys.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
@@ -17,8 +17,8 @@ use super::secrets;
 
 /// The queue group that the schema knows.
 const DEFAULT_GROUP: (&str, i16) = ("default", 0);
-/// Number of the source "whatever address the system takes".
-const ANY_SOURCE: i32 = 0;
+/// Until the store has given it one.
+const NO_NUMBER: i32 = 0;
 
 /// What the command knows and the configuration does not say.
 #[derive(Debug, Clone, Default)]
@@ -121,30 +121,17 @@ fn sources(config: &Config) -> Vec<EgressSource> {
             tracing::warn!(%ehlo, "receivers expect a full host name in EHLO: set [mta] ehlo");
         }
         return vec![EgressSource {
-            number: ANY_SOURCE,
+            number: NO_NUMBER,
             address: None,
             ehlo,
         }];
     }
     let source = |source: &service::config::SourceConfig| EgressSource {
-        number: source_number(source.address),
+        number: NO_NUMBER,
         address: Some(source.address),
         ehlo: source.ehlo.to_string(),
     };
     config.mta.sources.iter().map(source).collect()
-}
-
-/// The same for an address on every node and after every restart.
-fn source_number(address: IpAddr) -> i32 {
-    match address {
-        IpAddr::V4(v4) => i32::from_be_bytes(v4.octets()),
-        // Folded: the interface part tells the addresses of one machine apart.
-        IpAddr::V6(v6) => v6
-            .octets()
-            .chunks_exact(4)
-            .map(|part| i32::from_be_bytes([part[0], part[1], part[2], part[3]]))
-            .fold(0, |folded: i32, part| folded.rotate_left(7) ^ part),
-    }
 }
 
 fn routing(config: &Config, around: &Surroundings) -> anyhow::Result<RoutingConfig> {
@@ -253,21 +240,5 @@ mod tests {
                 .to_string();
             assert!(error.contains(key), "{error}");
         }
-    }
-
-    #[test]
-    fn numbers_of_sources_are_stable_and_differ() {
-        let numbers = [
-            "192.0.2.1",
-            "192.0.2.2",
-            "2001:db8::1",
-            "2001:db8::2",
-            "2001:db8:1::1",
-        ]
-        .map(|address| source_number(address.parse().unwrap()));
-        assert_eq!(numbers[0], i32::from_be_bytes([192, 0, 2, 1]));
-        let different: std::collections::HashSet<_> = numbers.iter().collect();
-        assert_eq!(different.len(), numbers.len());
-        assert!(!numbers.contains(&ANY_SOURCE));
     }
 }

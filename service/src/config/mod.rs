@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use error::{ConfigError, Problem};
 pub use sections::{
     ApiConfig, DatabaseConfig, DeadlinesConfig, LogConfig, MetricsConfig, MtaConfig, NodeConfig,
-    RedisConfig, RetryConfig, ReturnPathConfig, SandboxConfig, SecretsConfig, SourceConfig,
+    RedisConfig, ReturnPathConfig, SandboxConfig, SecretsConfig, SourceConfig,
     TestConfig, WorkerConfig,
 };
 pub use urls::{DatabaseUrl, PublicUrl, RedisUrl};

@@ -86,8 +86,6 @@ sections! {
         lease_ttl_secs: Seconds = Seconds::constant(15),
         /// Patience with each step of a conversation.
         deadlines: DeadlinesConfig = DeadlinesConfig::default(),
-        /// When deferred mail is tried again and given up.
-        retry: RetryConfig = RetryConfig::default(),
     }
 
     /// `[mta.deadlines]`: absolute limits for each reply (RFC 5321 section 4.5.3.2).
@@ -114,14 +112,6 @@ sections! {
         quit_secs: Seconds = Seconds::constant(10),
         /// How long an unused connection is kept for the next delivery.
         idle_secs: Seconds = Seconds::constant(5),
-    }
-
-    /// `[mta.retry]`: how long deferred mail is kept trying.
-    RetryConfig {
-        /// Broadcast mail expires after this.
-        give_up_after_secs: Seconds = Seconds::constant(5 * 24 * 3_600),
-        /// Transactional mail expires after this.
-        transactional_give_up_after_secs: Seconds = Seconds::constant(5 * 24 * 3_600),
     }
 
     /// `[sandbox]`: the MX that test keys reach, which behaves as the local part says.
@@ -165,7 +155,7 @@ sections! {
         /// Shape of a line.
         format: LogFormat = LogFormat::Auto,
         /// Which lines: a level, and levels by module.
-        filter: String = "info".to_owned(),
+        filter: String = "info,sqlx=warn".to_owned(),
     }
 
     /// `[test]`: refused unless the process is started with `--test-clock`.

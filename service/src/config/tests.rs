@@ -10,7 +10,7 @@ fn default_toml() -> String {
 
 /// All leaf keys of a configuration, as `section.key`.
 fn keys(prefix: &str, value: &Value, found: &mut Vec<(String, bool)>) {
-    let tables = ["", "database", "mta.deadlines", "mta.retry"];
+    let tables = ["", "database", "mta.deadlines"];
     match value {
         Value::Dict(_, dict) if SECTIONS.contains(&prefix) || tables.contains(&prefix) => {
             for (name, inner) in dict {

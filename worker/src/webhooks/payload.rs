@@ -105,8 +105,7 @@ fn attempt(event: &StoredEvent) -> Option<AttemptData> {
     (event.attempt > 0).then(|| AttemptData {
         number: event.attempt,
         ambiguous: event.flags.contains(EventFlags::AMBIGUOUS),
-        // Stored as a number of our own, which means nothing outside.
-        source: None,
+        source: event.source.clone(),
         mx: event.mx.clone(),
         tls: event.tls.clone(),
         reply: event.reply.clone(),
