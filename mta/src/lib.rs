@@ -77,7 +77,12 @@ impl Mta {
         let (node, queues) = Node::open(config, given)?;
         let (accepted, handoff) = mpsc::channel(HANDOFF_MAX);
         let hints = MtaHints::new(node.clone(), accepted);
-        Ok(Self { node, queues, hints, handoff })
+        Ok(Self {
+            node,
+            queues,
+            hints,
+            handoff,
+        })
     }
 
     /// What an acceptor in this process can know and tell.
@@ -88,7 +93,12 @@ impl Mta {
     /// Delivers until shutdown is requested, then drains: attempts in flight end, their outcomes
     /// are settled, the shards are released.
     pub async fn run(self) {
-        let Self { node, queues, hints, handoff } = self;
+        let Self {
+            node,
+            queues,
+            hints,
+            handoff,
+        } = self;
         drop(hints);
         workers::run(node, queues, handoff).await;
     }

@@ -4,8 +4,9 @@ use service::metrics::prometheus::{Histogram, HistogramVec, IntCounter, IntCount
 use service::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
 
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0];
-const QUEUE_TIME_BUCKETS: &[f64] =
-    &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0, 432_000.0];
+const QUEUE_TIME_BUCKETS: &[f64] = &[
+    0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0, 432_000.0,
+];
 
 /// The instruments of one node.
 #[derive(Debug)]
@@ -88,8 +89,7 @@ impl MtaMetrics {
             connections: metrics
                 .gauge("smtp_sessions", "Outgoing SMTP sessions, busy and idle.")?,
             held: metrics.gauge("held_deliveries", "Deliveries in this node's memory.")?,
-            unsettled: metrics
-                .gauge("unsettled_outcomes", "Outcomes waiting for PostgreSQL.")?,
+            unsettled: metrics.gauge("unsettled_outcomes", "Outcomes waiting for PostgreSQL.")?,
             open_intents: metrics.gauge(
                 "open_intents",
                 "Final dots allowed whose outcome is not settled yet.",

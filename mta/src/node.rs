@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use service::clock::Clock;
 use service::metrics::Metrics;
 use service::shutdown::Shutdown;
-use store::{Epoch, QueueRow, RedisWake, Sealer, ShardNo, Store};
+use store::{AccountNo, Epoch, QueueRow, RedisWake, Sealer, ShardNo, Store};
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,17 +18,17 @@ use crate::MtaError;
 use crate::config::{EgressSource, MtaConfig};
 use crate::delivery::Contents;
 use crate::journal::{Journal, Replayed};
-use crate::lanes::{Memory, Paths};
+use crate::lanes::{Memory, Paths, Surplus};
 use crate::metrics::MtaMetrics;
 use crate::queue::{Ambiguity, Gate, Ownership, Reader, Settler};
 use crate::routing::{Route, Router};
 use crate::smtp::{TlsMode, opportunistic_client_config, webpki_client_config};
 use crate::state_dir::StateDir;
-use crate::sync::lock;
 use crate::workers::Queues;
 
-/// Domains looked up at once at most.
-const LOOKUPS_MAX: usize = 256;
+/// Outcomes that PostgreSQL refuses: with so many something is wrong with the schema, and sending
+/// more would only make it worse.
+const REFUSED_MAX: usize = 100;
 
 /// What a node is given.
 #[derive(Debug)]
@@ -75,11 +75,13 @@ pub(crate) struct Node {
     pub(crate) contents: Contents,
     pub(crate) router: Router,
     pub(crate) sandbox_route: Option<Arc<Route>>,
-    pub(crate) old_intents: OldIntents,
     /// Leases lost to others while something of theirs may still be handed in.
     pub(crate) lost: Mutex<Vec<(ShardNo, Epoch)>>,
     pub(crate) connections: Semaphore,
-    pub(crate) lookups: Semaphore,
+    /// Surplus of accounts that hold too much of the memory.
+    pub(crate) surplus: Mutex<Surplus<AccountNo>>,
+    /// Held by whoever reads the queue.
+    pub(crate) reading: AsyncMutex<()>,
     pub(crate) signatures: Semaphore,
     pub(crate) events_committed: Arc<Notify>,
     sources: Vec<Arc<EgressSource>>,
@@ -109,7 +111,8 @@ impl Node {
             sandbox_route: config.sandbox.map(sandbox_route),
             metrics: MtaMetrics::new(&given.metrics)?,
             connections: Semaphore::new(config.limits.connections),
-            lookups: Semaphore::new(LOOKUPS_MAX),
+            surplus: Mutex::default(),
+            reading: AsyncMutex::new(()),
             signatures: Semaphore::new(cores),
             opportunistic: opportunistic_client_config()?,
             verified: webpki_client_config()?,
@@ -123,7 +126,6 @@ impl Node {
             memory: Memory::default(),
             reader: Reader::default(),
             ambiguity: Ambiguity::default(),
-            old_intents: OldIntents::default(),
             lost: Mutex::default(),
             config,
             state_dir,
@@ -167,6 +169,9 @@ impl Node {
         if !self.journal.has_room() {
             return Some("the journal cannot be written (is its disk full?)");
         }
+        if self.settler.refused() > REFUSED_MAX {
+            return Some("PostgreSQL refuses outcomes (is the schema that of this version?)");
+        }
         (self.settler.unsettled() > self.config.limits.unsettled)
             .then_some("too many outcomes wait for PostgreSQL")
     }
@@ -174,20 +179,6 @@ impl Node {
 
 fn sandbox_route(address: SocketAddr) -> Arc<Route> {
     Arc::new(Route::to_address(address))
-}
-
-/// Older epochs whose intents can be removed.
-#[derive(Debug, Default)]
-pub(crate) struct OldIntents(Mutex<Vec<(ShardNo, Epoch)>>);
-
-impl OldIntents {
-    pub(crate) fn extend(&self, epochs: Vec<(ShardNo, Epoch)>) {
-        lock(&self.0).extend(epochs);
-    }
-
-    pub(crate) fn take(&self) -> Vec<(ShardNo, Epoch)> {
-        std::mem::take(&mut lock(&self.0))
-    }
 }
 
 /// What an acceptor in the same process can know and tell: which shards are read here, and which

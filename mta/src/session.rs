@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mail::judge::{FailureScope, Outcome};
+use store::DeliveryKey;
 
 use crate::delivery::{
     Attempted, Conversation, Line, NoLine, OwnFault, Prepared, conclude, connect, converse,
@@ -12,7 +13,7 @@ use crate::delivery::{
 };
 use crate::lanes::{Next, Path, Waiting};
 use crate::node::Node;
-use crate::queue::{Intent, park};
+use crate::queue::{Intent, expire, park};
 
 /// After trouble of our own a session waits this long before it takes the next delivery.
 const OWN_FAULT_PAUSE: Duration = Duration::from_secs(1);
@@ -23,8 +24,15 @@ const BROKEN_PAUSE: Duration = Duration::from_secs(300);
 pub(crate) fn spawn(node: &Arc<Node>, path: Arc<Path>) {
     let node = node.clone();
     node.clone().work.spawn(async move {
-        let mut counted = Counted { path: &path, retired: false };
-        run(&node, &path, &mut counted).await;
+        let mut counted = Counted {
+            path: &path,
+            retired: false,
+        };
+        tokio::select! {
+            () = run(&node, &path, &mut counted) => {}
+            // What was sent is journaled, or an open intent.
+            () = node.killed.cancelled() => {}
+        }
     });
 }
 
@@ -42,12 +50,31 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// A delivery between its lane and its settlement. Should the work on it panic before it could be
+/// sent, the node forgets it and so reads it again; without this it would wait for a restart.
+/// After that it stays as it is, an open intent: what panics once over a reply panics again.
+struct InHand<'n> {
+    node: &'n Node,
+    key: DeliveryKey,
+    may_be_sent: bool,
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.may_be_sent {
+            self.node.memory.forget(self.key);
+        }
+    }
+}
+
 async fn run(node: &Arc<Node>, path: &Arc<Path>, counted: &mut Counted<'_>) {
-    let Ok(_connection) = node.connections.acquire().await else { return };
+    let Ok(_connection) = node.connections.acquire().await else {
+        return;
+    };
     let mut line: Option<Line> = None;
     while !node.shutdown.is_requested() {
         let next = tokio::select! {
-            next = path.next(node.config.limits.idle) => next,
+            next = path.next(idle(node)) => next,
             () = node.shutdown.requested() => break,
         };
         match next {
@@ -63,9 +90,26 @@ async fn run(node: &Arc<Node>, path: &Arc<Path>, counted: &mut Counted<'_>) {
     }
 }
 
+/// No connection idles while somebody waits for one.
+fn idle(node: &Node) -> Duration {
+    match node.connections.available_permits() {
+        0 => Duration::ZERO,
+        _ => node.config.limits.idle,
+    }
+}
+
 /// One attempt, from the lane to the journal.
 async fn deliver(node: &Arc<Node>, path: &Arc<Path>, line: &mut Option<Line>, waiting: Waiting) {
     let begun = Instant::now();
+    let mut in_hand = InHand {
+        node,
+        key: waiting.row.key,
+        may_be_sent: false,
+    };
+    let now = node.clock.now();
+    if waiting.row.expires_at <= now {
+        return expire(node, waiting.row, now);
+    }
     tokio::select! {
         () = node.gate.opened() => {}
         () = node.shutdown.requested() => return path.put_back(waiting),
@@ -77,9 +121,13 @@ async fn deliver(node: &Arc<Node>, path: &Arc<Path>, line: &mut Option<Line>, wa
     let mut intent = None;
     loop {
         if let Err(no_line) = ready(node, path, line, &prepared).await {
-            return no_connection(node, path, waiting, no_line, begun, intent).await;
+            let counts = !prepared.requires_tls();
+            return no_connection(node, path, waiting, no_line, begun, intent, counts).await;
         }
-        let Some(open) = line.as_mut() else { return path.put_back(waiting) };
+        let Some(open) = line.as_mut() else {
+            return path.put_back(waiting);
+        };
+        in_hand.may_be_sent = true;
         let conversation = converse(node, open, &waiting.row, &prepared, intent).await;
         if let Conversation::Failed(failure, granted) = &conversation
             && is_worn_out(failure, open.connection.messages_sent())
@@ -134,8 +182,14 @@ async fn conclude_conversation(
         }
         Conversation::GateClosed(reason) => {
             *line = None;
-            tracing::warn!(reason, "a final dot was not allowed, the delivery goes back to its lane");
-            node.metrics.own_faults.with_label_values(&["gate_closed"]).inc();
+            tracing::warn!(
+                reason,
+                "a final dot was not allowed, the delivery goes back to its lane"
+            );
+            node.metrics
+                .own_faults
+                .with_label_values(&["gate_closed"])
+                .inc();
             path.put_back(waiting);
             return pause(node).await;
         }
@@ -143,7 +197,11 @@ async fn conclude_conversation(
             return own_fault(node, path, waiting, OwnFault::Signing(detail)).await;
         }
     };
-    let mut attempted = Attempted { begun, source: Some(path.source.number), ..attempted };
+    let mut attempted = Attempted {
+        begun,
+        source: Some(path.source.number),
+        ..attempted
+    };
     if let Some(open) = line {
         attempted.mx = Some(open.mx.clone());
         attempted.tls = open.connection.tls_version();
@@ -151,14 +209,20 @@ async fn conclude_conversation(
     let outcome = attempted.outcome;
     // Journaled before the next command goes out on this connection.
     conclude(node, attempted, intent).await;
-    if line.as_ref().is_some_and(|open| !open.connection.is_usable()) {
+    if line
+        .as_ref()
+        .is_some_and(|open| !open.connection.is_usable())
+    {
         *line = None;
     }
     match outcome.scope() {
-        Some(FailureScope::Host | FailureScope::Site | FailureScope::SourceAtSite | FailureScope::Source)
-            if !outcome.is_final() =>
-        {
-            rest_if_troubled(node, path).await;
+        Some(
+            FailureScope::Host
+            | FailureScope::Site
+            | FailureScope::SourceAtSite
+            | FailureScope::Source,
+        ) if !outcome.is_final() => {
+            rest_if_troubled(node, path, begun).await;
         }
         _ => {
             if path.answered() {
@@ -175,32 +239,49 @@ async fn no_connection(
     no_line: NoLine,
     begun: Instant,
     intent: Option<Intent>,
+    counts: bool,
 ) {
     let outcome = no_line.outcome();
     let attempted = match no_line {
         NoLine::Route(failure) => Attempted::not_routed(waiting.row, &failure),
-        NoLine::Smtp(failure, mx) => {
-            Attempted { mx: Some(mx), ..Attempted::failed(waiting.row, failure) }
-        }
+        NoLine::Smtp(failure, mx) => Attempted {
+            mx: Some(mx),
+            ..Attempted::failed(waiting.row, failure)
+        },
     };
-    let attempted = Attempted { begun, source: Some(path.source.number), ..attempted };
+    let attempted = Attempted {
+        begun,
+        source: Some(path.source.number),
+        ..attempted
+    };
     conclude(node, attempted, intent).await;
-    if matches!(outcome, Outcome::Deferred { .. }) {
-        rest_if_troubled(node, path).await;
+    // TLS that one message asks for and the site does not offer is nobody else's trouble.
+    if counts && matches!(outcome, Outcome::Deferred { .. }) {
+        rest_if_troubled(node, path, begun).await;
     }
 }
 
 /// Slows the path down; if it now rests, everything that waits for it is parked.
-async fn rest_if_troubled(node: &Arc<Node>, path: &Arc<Path>) {
-    if let Some((waiting, until)) = path.troubled(node.clock.now()) {
+async fn rest_if_troubled(node: &Arc<Node>, path: &Arc<Path>, begun: Instant) {
+    if let Some((waiting, until)) = path.troubled(begun, node.clock.now()) {
         tracing::info!(site = %path.key.site, deliveries = waiting.len(), "the site rests after repeated trouble");
-        park(node, waiting.into_iter().map(|waiting| (waiting.row, until)).collect()).await;
+        park(
+            node,
+            waiting
+                .into_iter()
+                .map(|waiting| (waiting.row, until))
+                .collect(),
+        )
+        .await;
     }
 }
 
 /// Trouble of our own is not an attempt.
 async fn own_fault(node: &Arc<Node>, path: &Arc<Path>, waiting: Waiting, fault: OwnFault) {
-    node.metrics.own_faults.with_label_values(&[fault.cause()]).inc();
+    node.metrics
+        .own_faults
+        .with_label_values(&[fault.cause()])
+        .inc();
     if let OwnFault::Unavailable(_) = fault {
         path.put_back(waiting);
         return pause(node).await;

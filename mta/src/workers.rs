@@ -12,13 +12,18 @@ use tokio_util::task::TaskTracker;
 use crate::delivery::Contents;
 use crate::node::{Node, Replays};
 use crate::queue::{
-    Changes, Gate, Reader, Settler, Unsettled, dispatch, patiently, settle_all, settle_handed_in,
-    take_over,
+    Door, Gate, Reader, Settler, Unsettled, decide_undecided, dispatch, patiently, settle_all,
+    settle_handed_in, take_over,
 };
+use crate::session;
 use crate::sync::lock;
 
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
 const GAUGES_EVERY: u32 = 15;
+const STAFF_EVERY: u32 = 5;
+const SWEEP_EVERY: u32 = 60;
+/// How long a shard that is to be given away may wait for its deliveries under way.
+const LEAVING_MAX: Duration = Duration::from_secs(10);
 /// How long a stopping node waits for attempts in flight, and then for their outcomes.
 const DRAIN_SESSIONS: Duration = Duration::from_secs(30);
 const DRAIN_OUTCOMES: Duration = Duration::from_secs(10);
@@ -38,7 +43,13 @@ pub(crate) struct Queues {
 
 /// Runs the node until shutdown is requested, then drains it.
 pub(crate) async fn run(node: Arc<Node>, queues: Queues, handoff: mpsc::Receiver<Vec<QueueRow>>) {
-    let Queues { intents, outcomes, fetches, replayed, wake } = queues;
+    let Queues {
+        intents,
+        outcomes,
+        fetches,
+        replayed,
+        wake,
+    } = queues;
     let replayed = decode(&node, replayed);
     let tasks = TaskTracker::new();
     let intents = Arc::new(intents);
@@ -56,8 +67,11 @@ pub(crate) async fn run(node: Arc<Node>, queues: Queues, handoff: mpsc::Receiver
         let (node, queue) = (node.clone(), fetches.clone());
         tasks.spawn(async move { stoppable(&node, Contents::work(&node, &queue)).await });
     }
-    let leasing = tasks.spawn(lease(node.clone(), replayed));
+    let (taken, news) = mpsc::unbounded_channel();
+    tasks.spawn(lease(node.clone(), taken));
+    tasks.spawn(follow_leases(node.clone(), news, replayed));
     let reading = tasks.spawn(Reader::run(node.clone()));
+    let looking_back = tasks.spawn(Reader::look_back(node.clone()));
     tasks.spawn(receive_handoff(node.clone(), handoff));
     tasks.spawn(housekeeping(node.clone()));
     if let Some(wake) = wake {
@@ -65,7 +79,7 @@ pub(crate) async fn run(node: Arc<Node>, queues: Queues, handoff: mpsc::Receiver
         tasks.spawn(async move { stoppable(&node, follow(&node, wake)).await });
     }
     node.shutdown.requested().await;
-    let _ = tokio::join!(leasing, reading);
+    let _ = tokio::join!(reading, looking_back);
     drain(&node).await;
     node.killed.cancel();
     tasks.close();
@@ -83,8 +97,13 @@ async fn stoppable(node: &Node, work: impl Future<Output = ()>) {
 /// Attempts in flight end, their outcomes are settled, the shards go back.
 async fn drain(node: &Arc<Node>) {
     node.work.close();
-    if tokio::time::timeout(DRAIN_SESSIONS, node.work.wait()).await.is_err() {
-        tracing::warn!("some SMTP sessions did not end in time; what they sent is journaled or an open intent");
+    if tokio::time::timeout(DRAIN_SESSIONS, node.work.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "some SMTP sessions did not end in time; what they sent is journaled or an open intent"
+        );
     }
     let settled = async {
         while node.settler.unsettled() > 0 {
@@ -92,13 +111,23 @@ async fn drain(node: &Arc<Node>) {
         }
     };
     if tokio::time::timeout(DRAIN_OUTCOMES, settled).await.is_err() {
-        tracing::warn!("some outcomes are not settled; they are in the journal and follow at the next start");
+        tracing::warn!(
+            "some outcomes are not settled; they are in the journal and follow at the next start"
+        );
         return;
     }
     retire_intents(node).await;
-    let shards: Vec<ShardNo> = node.ownership.held().into_iter().map(|(shard, _)| shard).collect();
+    let shards: Vec<ShardNo> = node
+        .ownership
+        .held()
+        .into_iter()
+        .map(|(shard, _)| shard)
+        .collect();
     let release = node.ownership.release(&node.store, &shards);
-    if !matches!(tokio::time::timeout(DRAIN_OUTCOMES, release).await, Ok(Ok(()))) {
+    if !matches!(
+        tokio::time::timeout(DRAIN_OUTCOMES, release).await,
+        Ok(Ok(_))
+    ) {
         tracing::warn!("the shards could not be released; they lapse by themselves");
     }
 }
@@ -110,7 +139,11 @@ fn decode(node: &Node, replayed: Replays) -> Vec<Unsettled> {
     for record in replayed {
         match serde_json::from_slice::<Settlement>(&record.payload) {
             Ok(settlement) => {
-                outcomes.push(Unsettled { settlement, ticket: Some(record.ticket), intent: None });
+                outcomes.push(Unsettled {
+                    settlement,
+                    ticket: Some(record.ticket),
+                    intent: None,
+                });
             }
             Err(error) => {
                 let start = DbText::from_remote(&record.payload, 200);
@@ -120,26 +153,34 @@ fn decode(node: &Node, replayed: Replays) -> Vec<Unsettled> {
         }
     }
     if !outcomes.is_empty() {
-        tracing::info!(outcomes = outcomes.len(), "outcomes of an earlier life are settled first");
+        tracing::info!(
+            outcomes = outcomes.len(),
+            "outcomes of an earlier life are settled first"
+        );
     }
     outcomes
 }
 
-/// Renews and takes leases. The first round settles what the journal holds before anything is read.
-async fn lease(node: Arc<Node>, replayed: Vec<Unsettled>) {
-    let mut replayed = Some(replayed);
-    while !node.shutdown.is_requested() {
-        let floor = node.state_dir.epoch_floor();
-        let round = node.ownership.round(&node.store, floor, node.clock.now()).await;
+/// Renews and takes leases, and nothing that could keep it from that: what follows from a change is
+/// done by [`follow_leases`]. A stopping node takes no more, and renews until it is drained.
+async fn lease(node: Arc<Node>, taken: mpsc::UnboundedSender<Vec<(ShardNo, Epoch)>>) {
+    while !node.killed.is_cancelled() {
+        let round = if node.shutdown.is_requested() {
+            node.ownership
+                .keep(&node.store, node.clock.now())
+                .await
+                .map(|()| Vec::new())
+        } else {
+            let floor = node.state_dir.epoch_floor();
+            node.ownership
+                .round(&node.store, floor, node.clock.now())
+                .await
+        };
         let pause = match round {
-            Ok(changes) => {
-                node.gate.reopen();
-                if let Some(outcomes) = replayed.take() {
-                    settle_all(&node, outcomes).await;
-                    close_earlier_life(&node).await;
-                }
-                apply(&node, changes).await;
-                release_drained(&node).await;
+            Ok(news) => {
+                node.gate.reopen(Door::NoDatabase);
+                // An empty list too: it says that PostgreSQL answered.
+                let _ = taken.send(news);
                 node.config.lease_ttl / 3
             }
             Err(error) => {
@@ -149,35 +190,70 @@ async fn lease(node: Arc<Node>, replayed: Vec<Unsettled>) {
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = node.shutdown.requested() => {}
+            () = node.gate.database_missed() => tokio::time::sleep(LEASE_RETRY).await,
+            () = node.killed.cancelled() => {}
         }
     }
 }
 
-async fn apply(node: &Arc<Node>, changes: Changes) {
-    for (shard, epoch) in &changes.lost {
-        tracing::warn!(shard = shard.0, epoch = epoch.0, "a shard was lost to another node");
+/// Does what changes of ownership ask for, one after the other. First of all it settles what the
+/// journal holds: before that nothing is read.
+async fn follow_leases(
+    node: Arc<Node>,
+    mut taken: mpsc::UnboundedReceiver<Vec<(ShardNo, Epoch)>>,
+    replayed: Vec<Unsettled>,
+) {
+    let mut replayed = Some(replayed);
+    while let Some(news) = taken.recv().await {
+        if let Some(outcomes) = replayed.take() {
+            settle_all(&node, outcomes).await;
+            close_earlier_life(&node).await;
+        }
+        leave(&node, node.ownership.take_lost());
+        if node.shutdown.is_requested() {
+            continue;
+        }
+        enter(&node, news).await;
+        release_leaving(&node).await;
+    }
+}
+
+/// Shards that are another's now: nothing of theirs is started any more. What is under way ends, and
+/// is handed in.
+fn leave(node: &Node, lost: Vec<(ShardNo, Epoch)>) {
+    for (shard, epoch) in &lost {
+        tracing::info!(
+            shard = shard.0,
+            epoch = epoch.0,
+            "a shard is another node's now"
+        );
         node.reader.stop(*shard);
         let dropped = node.paths.extract(|waiting| waiting.row.shard == *shard);
-        dropped.iter().for_each(|waiting| node.memory.forget(waiting.row.key));
-        node.ambiguity.lost(*shard).into_iter().for_each(|key| node.memory.forget(key));
+        dropped
+            .iter()
+            .for_each(|waiting| node.memory.forget(waiting.row.key));
+        node.ambiguity
+            .lost(*shard)
+            .into_iter()
+            .for_each(|key| node.memory.forget(key));
     }
-    lock(&node.lost).extend(changes.lost);
-    if changes.taken.is_empty() {
+    lock(&node.lost).extend(lost);
+}
+
+async fn enter(node: &Arc<Node>, taken: Vec<(ShardNo, Epoch)>) {
+    let Some(highest) = taken.iter().map(|(_, epoch)| epoch.0).max() else {
         return;
-    }
-    if let Some(highest) = changes.taken.iter().map(|(_, epoch)| epoch.0).max()
-        && let Err(error) = node.state_dir.raise_epoch_floor(highest)
-    {
+    };
+    if let Err(error) = node.state_dir.raise_epoch_floor(highest) {
         tracing::error!(%error, "the highest epoch could not be written to the state directory");
     }
-    let shards: Vec<ShardNo> = changes.taken.iter().map(|(shard, _)| *shard).collect();
-    if take_over(node, &changes.taken).await {
+    let shards: Vec<ShardNo> = taken.iter().map(|(shard, _)| *shard).collect();
+    if take_over(node, &taken).await {
         tracing::info!(shards = shards.len(), "shards taken");
         node.reader.start(shards);
-    } else if let Err(error) = node.ownership.release(&node.store, &shards).await {
+    } else {
         // Given back or lapsed: they are taken again, and then it may work.
-        tracing::error!(error = %error, "shards that cannot be read could not be given back");
+        give_back(node, &shards).await;
     }
 }
 
@@ -186,35 +262,53 @@ async fn apply(node: &Arc<Node>, changes: Changes) {
 async fn close_earlier_life(node: &Node) {
     let epoch = Epoch(node.state_dir.epoch_floor());
     let group = node.config.queue_group;
-    let rows = patiently(node, "read the leases", || node.store.shards(group)).await.unwrap_or_default();
+    let rows = patiently(node, "read the leases", || node.store.shards(group)).await;
+    let rows = rows.unwrap_or_default();
     let marks: Vec<HandIn> = rows
         .iter()
         .filter(|row| epoch.0 > 0 && !node.ownership.holds(row.shard))
-        .map(|row| HandIn { shard: row.shard, epoch, settlement: None })
+        .map(|row| HandIn {
+            shard: row.shard,
+            epoch,
+            settlement: None,
+        })
         .collect();
     hand_in_marks(node, &marks).await;
 }
 
 async fn hand_in_marks(node: &Node, marks: &[HandIn]) {
     if !marks.is_empty() {
-        patiently(node, "close what was handed in", || node.store.hand_in(node.id(), marks)).await;
+        patiently(node, "close what was handed in", || {
+            node.store.hand_in(node.id(), marks)
+        })
+        .await;
     }
 }
 
-/// Shards that another live node should own go to it once nothing of theirs is in memory.
-async fn release_drained(node: &Node) {
+/// Shards that another live node should own go to it once nothing of theirs is in memory, or after
+/// a while: one slow delivery must not keep the others of its shard waiting.
+async fn release_leaving(node: &Node) {
     let leaving = node.ownership.leaving();
-    for shard in &leaving {
+    for (shard, _) in &leaving {
         let dropped = node.paths.extract(|waiting| waiting.row.shard == *shard);
-        dropped.iter().for_each(|waiting| node.memory.forget(waiting.row.key));
+        dropped
+            .iter()
+            .for_each(|waiting| node.memory.forget(waiting.row.key));
     }
-    let drained: Vec<ShardNo> =
-        leaving.into_iter().filter(|shard| node.memory.held_of(*shard) == 0).collect();
-    if drained.is_empty() {
+    let ready: Vec<ShardNo> = leaving
+        .into_iter()
+        .filter(|(shard, since)| *since > LEAVING_MAX || node.memory.held_of(*shard) == 0)
+        .map(|(shard, _)| shard)
+        .collect();
+    give_back(node, &ready).await;
+}
+
+async fn give_back(node: &Node, shards: &[ShardNo]) {
+    if shards.is_empty() {
         return;
     }
-    match node.ownership.release(&node.store, &drained).await {
-        Ok(()) => drained.iter().for_each(|shard| node.reader.stop(*shard)),
+    match node.ownership.release(&node.store, shards).await {
+        Ok(released) => leave(node, released),
         Err(error) => tracing::warn!(error = %error, "shards could not be released, trying again"),
     }
 }
@@ -250,9 +344,23 @@ async fn housekeeping(node: Arc<Node>) {
             () = node.killed.cancelled() => return,
         }
         retire_intents(&node).await;
-        settle_handed_in(&node).await;
+        settle_handed_in(&node, &node.reader.shards()).await;
+        decide_undecided(&node).await;
         mark_lost_shards(&node).await;
+        if node.cannot_keep_outcomes().is_none() && node.ownership.is_current() {
+            node.gate.reopen(Door::Shut);
+        }
         show(&node);
+        if round.is_multiple_of(STAFF_EVERY) && !node.shutdown.is_requested() {
+            for path in node.paths.abandoned(node.clock.now()) {
+                session::spawn(&node, path);
+            }
+        }
+        if round.is_multiple_of(SWEEP_EVERY) {
+            node.settler.retry_refused();
+            node.paths.sweep(node.clock.now());
+            lock(&node.surplus).sweep(node.clock.now());
+        }
         if round.is_multiple_of(GAUGES_EVERY) {
             show_depth(&node).await;
         }
@@ -263,7 +371,10 @@ async fn housekeeping(node: Arc<Node>) {
 async fn retire_intents(node: &Node) {
     let held = node.ownership.held();
     let mut low = node.gate.retirable(&held);
-    low.extend(node.old_intents.take().into_iter().map(|(shard, epoch)| (shard, epoch, i64::MAX)));
+    let finished = node.ambiguity.take_finished().into_iter();
+    // Attempts of an earlier epoch of this life may still be under way.
+    let finished = finished.filter(|(shard, epoch)| node.gate.is_clear(*shard, *epoch));
+    low.extend(finished.map(|(shard, epoch)| (shard, epoch, i64::MAX)));
     if low.is_empty() {
         return;
     }
@@ -283,7 +394,11 @@ async fn mark_lost_shards(node: &Node) {
     };
     let marks: Vec<HandIn> = clear
         .into_iter()
-        .map(|(shard, epoch)| HandIn { shard, epoch, settlement: None })
+        .map(|(shard, epoch)| HandIn {
+            shard,
+            epoch,
+            settlement: None,
+        })
         .collect();
     hand_in_marks(node, &marks).await;
 }
@@ -310,7 +425,9 @@ async fn show_depth(node: &Node) {
                 oldest = depth.oldest_due.map_or(oldest, |first| first.min(oldest));
             }
             node.metrics.queue_due.set(due);
-            node.metrics.queue_oldest.set((now - oldest).whole_seconds());
+            node.metrics
+                .queue_oldest
+                .set((now - oldest).whole_seconds());
         }
         Err(error) => tracing::debug!(error = %error, "the queue's depth cannot be read now"),
     }

@@ -13,8 +13,9 @@ use crate::cache::Caches;
 use crate::connections::{Connections, within_limit};
 use crate::error::{During, StoreError};
 
-/// poll, lease, and two each of fetch, intent and settle.
+/// poll, park, and two each of fetch, intent and settle.
 const QUEUE_CONNECTIONS: u32 = 8;
+const LEASE_CONNECTIONS: u32 = 2;
 /// Moving on from a busy moment matters more than being quick: nobody waits for the result.
 const PARTITION_PATIENCE: Duration = Duration::from_secs(90);
 /// Any number: only one process at a time makes partitions.
@@ -51,6 +52,8 @@ pub struct Store {
     pub(crate) general: Connections,
     pub(crate) accept: Connections,
     pub(crate) queue: Connections,
+    /// Renewals wait for nobody.
+    pub(crate) lease: Connections,
     pub(crate) cache: Arc<Caches>,
 }
 
@@ -66,7 +69,8 @@ impl Store {
         let store = Self {
             general: Connections::new(session, options.max_connections),
             accept: Connections::new(hot.clone(), options.batch_connections),
-            queue: Connections::new(hot, QUEUE_CONNECTIONS),
+            queue: Connections::new(hot.clone(), QUEUE_CONNECTIONS),
+            lease: Connections::new(hot, LEASE_CONNECTIONS),
             cache: Arc::new(Caches::new()),
         };
         store.ping().await?;
@@ -142,6 +146,7 @@ impl Store {
     pub async fn close(&self) {
         self.accept.close().await;
         self.queue.close().await;
+        self.lease.close().await;
         self.general.close().await;
     }
 }

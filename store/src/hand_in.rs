@@ -71,35 +71,51 @@ impl Store {
         Ok(())
     }
 
-    /// What other nodes left for these shards, with the id to drop it by and the node's.
+    /// What was left for these shards, at most `limit` entries, with the id to drop each by and the
+    /// node it is from. Outcomes come before marks, so that a mark is never seen before what it ends.
+    /// An outcome that is not one of ours is left out, dropped and logged: its delivery is ambiguous.
     ///
     /// # Errors
-    /// `Corrupt` when an outcome is not one of ours; of the database.
+    /// Of the database.
     pub async fn handed_in(
         &self,
         shards: &[ShardNo],
+        limit: i64,
     ) -> Result<Vec<(Uuid, NodeId, HandIn)>, StoreError> {
         let rows: Vec<(Uuid, Uuid, i16, i64, Option<String>)> = sqlx::query_as(
             "SELECT h.id, h.node, h.shard, h.epoch, h.outcome
              FROM unnest($1::int2[]) AS u (shard)
-             CROSS JOIN LATERAL (SELECT * FROM hand_in h WHERE h.shard = u.shard OFFSET 0) h",
+             CROSS JOIN LATERAL (SELECT * FROM hand_in h WHERE h.shard = u.shard OFFSET 0) h
+             ORDER BY h.message_id IS NULL LIMIT $2",
         )
         .bind(shards.iter().map(|shard| shard.0).collect::<Vec<i16>>())
+        .bind(limit)
         .fetch_all(&self.queue)
         .await
         .during("read handed-in outcomes")?;
-        rows.into_iter()
-            .map(|(id, node, shard, epoch, outcome)| {
-                let settlement = outcome.as_deref().map(from_text).transpose()?;
-                let shard = ShardNo(shard);
-                let handed = HandIn {
-                    shard,
-                    epoch: Epoch(epoch),
-                    settlement,
-                };
-                Ok((id, NodeId::from_uuid(node), handed))
-            })
-            .collect()
+        let mut unreadable = Vec::new();
+        let mut entries = Vec::with_capacity(rows.len());
+        for (id, node, shard, epoch, outcome) in rows {
+            match outcome.as_deref().map(from_text).transpose() {
+                Ok(settlement) => {
+                    let (shard, epoch) = (ShardNo(shard), Epoch(epoch));
+                    let handed = HandIn {
+                        shard,
+                        epoch,
+                        settlement,
+                    };
+                    entries.push((id, NodeId::from_uuid(node), handed));
+                }
+                Err(error) => {
+                    tracing::error!(%error, %id, "an outcome that was handed in cannot be read");
+                    unreadable.push(id);
+                }
+            }
+        }
+        if !unreadable.is_empty() {
+            self.drop_handed_in(&unreadable).await?;
+        }
+        Ok(entries)
     }
 
     /// Forgets outcomes that were settled.

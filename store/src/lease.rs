@@ -93,7 +93,7 @@ impl Store {
             .bind(name)
             .bind(group)
             .bind(ttl.as_secs_f64())
-            .fetch_all(&self.queue)
+            .fetch_all(&self.lease)
             .await
             .during("send a heartbeat")?;
         Ok(alive.into_iter().map(NodeId::from_uuid).collect())
@@ -109,7 +109,7 @@ impl Store {
              FROM shard_lease WHERE queue_group = $1 ORDER BY shard",
         )
         .bind(group)
-        .fetch_all(&self.queue)
+        .fetch_all(&self.lease)
         .await
         .during("read the shards")?;
         rows.into_iter()
@@ -137,11 +137,11 @@ impl Store {
             .bind(fence.shards())
             .bind(fence.epochs())
             .bind(ttl.as_secs_f64())
-            .fetch_all(&self.queue)
+            .fetch_all(&self.lease)
             .await
             .during(operation)?;
         let server_now = sqlx::query_scalar("SELECT clock_timestamp()")
-            .fetch_one(&self.queue)
+            .fetch_one(&self.lease)
             .await
             .during(operation)?;
         Ok(Renewed {
@@ -167,7 +167,7 @@ impl Store {
             .bind(shards.iter().map(|shard| shard.0).collect::<Vec<i16>>())
             .bind(ttl.as_secs_f64())
             .bind(epoch_floor)
-            .fetch_all(&self.queue)
+            .fetch_all(&self.lease)
             .await
             .during("take shards")?;
         Ok(rows
@@ -185,7 +185,7 @@ impl Store {
             .bind(fence.owner.uuid())
             .bind(fence.shards())
             .bind(fence.epochs())
-            .execute(&self.queue)
+            .execute(&self.lease)
             .await
             .during("release shards")?;
         Ok(())

@@ -11,12 +11,11 @@ impl Store {
     /// # Errors
     /// Of the database; a standby has no such position.
     pub async fn wal_position(&self) -> Result<u64, StoreError> {
-        let octets: i64 = sqlx::query_scalar(
-            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8",
-        )
-        .fetch_one(&self.general)
-        .await
-        .during("read the position of the write-ahead log")?;
+        let octets: i64 =
+            sqlx::query_scalar("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8")
+                .fetch_one(&self.general)
+                .await
+                .during("read the position of the write-ahead log")?;
         u64::try_from(octets).map_err(|_| StoreError::corrupt("write-ahead log position", octets))
     }
 

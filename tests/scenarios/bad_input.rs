@@ -59,6 +59,7 @@ async fn requests_that_are_no_messages(api: &Api) {
         "nonsense",
         "{} {}",
         "{\"subject\":\"\u{1}\"}",
+        "{\"subject\":\"\\ud800\"}",
     ] {
         post(body).await.is_problem(400, "malformed_json");
     }
@@ -268,7 +269,10 @@ async fn hostile_addresses(api: &Api) {
     };
     let (mut accepted, mut refused) = (0, 0);
     for line in cases.lines() {
-        let case: Value = serde_json::from_str(line).unwrap();
+        // Half a surrogate pair is no JSON; that is tried above.
+        let Ok(case) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
         let address = case["address"].as_str().unwrap();
         let answer = api.post("/v1/emails", &message("acme.test", address)).await;
         match answer.status.as_u16() {

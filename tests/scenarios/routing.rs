@@ -154,6 +154,7 @@ async fn start_mta(
         metrics: Arc::new(Metrics::new()),
         shutdown,
         wake: None,
+        events_committed: Arc::new(tokio::sync::Notify::new()),
     };
     tokio::spawn(Mta::open(config, given).unwrap().run())
 }

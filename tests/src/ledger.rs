@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use mail::event::EventType;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -88,4 +89,23 @@ pub async fn settled(pool: &PgPool, patience: Duration) {
         (left == 0).then_some(())
     })
     .await;
+}
+
+/// The events of a message, a line each, for the text of a failure.
+pub async fn story(pool: &PgPool, message: Uuid) -> String {
+    let rows: Vec<(Uuid, i16, i16, i16, i16, Option<String>)> = sqlx::query_as(
+        "SELECT id, type, sequence, attempt, flags, reply FROM event WHERE subject = $1
+         ORDER BY rcpt, sequence, id",
+    )
+    .bind(message)
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let line = |(id, kind, sequence, attempt, flags, reply): (Uuid, _, _, _, _, _)| {
+        let kind = EventType::from_code(kind).map_or("?", EventType::as_str);
+        let unix_ms = id.as_u128() >> 80;
+        let reply: Option<String> = reply;
+        format!("{unix_ms} {sequence} {kind} attempt {attempt} flags {flags} {reply:?}\n")
+    };
+    rows.into_iter().map(line).collect()
 }

@@ -103,10 +103,9 @@ impl Node {
         .await;
     }
 
-    /// `kill -9`. Returns when the process was told to go.
+    /// `kill -9`. Returns when it is gone, and that moment.
     pub fn kill(&mut self) -> Instant {
         let mut child = self.child.take().unwrap();
-        let at = Instant::now();
         child.kill().unwrap();
         let status = child.wait().unwrap();
         assert_eq!(
@@ -115,7 +114,7 @@ impl Node {
             "{} had ended before: {status}",
             self.file.name
         );
-        at
+        Instant::now()
     }
 
     /// SIGTERM, and how it ended; none when it did not within `patience`.
@@ -131,11 +130,6 @@ impl Node {
             thread::sleep(Duration::from_millis(10));
         }
         None
-    }
-
-    /// Process number.
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
     }
 
     /// Sum of a metric over its labels; 0 if there is none.

@@ -3,6 +3,7 @@
 //!
 //! A transaction is known by the header `X-Test-Id` of its content.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
@@ -42,7 +43,7 @@ pub enum Verdict {
 type Script = Arc<dyn Fn(&Asked) -> Verdict + Send + Sync>;
 
 /// One final dot.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Receipt {
     /// `X-Test-Id` of the content.
     pub id: String,
@@ -56,12 +57,30 @@ pub struct Receipt {
     pub tls: bool,
     /// Whether the answer was 250.
     pub accepted: bool,
+    /// When the connection was taken, before the client's first word.
+    pub connected_at: Instant,
     /// When the dot was read.
     pub dot_at: Instant,
     /// When the answer was written; none if it could not be, or not yet.
     pub answered_at: Option<Instant>,
     /// The content, dots unstuffed.
     pub content: Arc<[u8]>,
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = |at: Instant| at.duration_since(self.connected_at);
+        f.debug_struct("Receipt")
+            .field("id", &self.id)
+            .field("from", &self.mail_from)
+            .field("to", &self.recipient)
+            .field("helo", &self.helo)
+            .field("tls", &self.tls)
+            .field("accepted", &self.accepted)
+            .field("dot_after", &since(self.dot_at))
+            .field("answered_after", &self.answered_at.map(since))
+            .finish_non_exhaustive()
+    }
 }
 
 /// How the sink behaves.

@@ -14,6 +14,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 struct Session {
     shared: Arc<Shared>,
+    connected_at: Instant,
     wire: BufStream<Box<dyn Wire>>,
     tls: bool,
     helo: String,
@@ -26,6 +27,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let mut session = Session {
         shared,
+        connected_at: Instant::now(),
         wire: BufStream::new(Box::new(stream)),
         tls: false,
         helo: String::new(),
@@ -130,6 +132,7 @@ impl Session {
             mail_from: None,
             recipients: Vec::new(),
             shared: self.shared,
+            connected_at: self.connected_at,
         })
     }
 
@@ -173,6 +176,7 @@ impl Session {
             helo: self.helo.clone(),
             tls: self.tls,
             accepted: reply.starts_with('2'),
+            connected_at: self.connected_at,
             dot_at: Instant::now(),
             answered_at: None,
             content: content.into(),

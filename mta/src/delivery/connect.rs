@@ -70,7 +70,13 @@ pub(crate) async fn connect(node: &Node, path: &Path, verified: bool) -> Result<
                 deadlines: node.config.deadlines,
             };
             match open(config).await {
-                Ok(connection) => return Ok(Line { connection, mx: host.name.clone(), verified }),
+                Ok(connection) => {
+                    return Ok(Line {
+                        connection,
+                        mx: host.name.clone(),
+                        verified,
+                    });
+                }
                 Err(failure) => {
                     let failure = NoLine::Smtp(failure, host.name.clone());
                     if failure.is_final() {
@@ -88,7 +94,11 @@ pub(crate) async fn connect(node: &Node, path: &Path, verified: bool) -> Result<
 async fn open(config: ConnectConfig) -> Result<Connection, SmtpFailure> {
     match Connection::open(&config).await {
         Err(failure) if failure.retry_in_clear => {
-            Connection::open(&ConnectConfig { tls: TlsMode::Clear, ..config }).await
+            Connection::open(&ConnectConfig {
+                tls: TlsMode::Clear,
+                ..config
+            })
+            .await
         }
         result => result,
     }

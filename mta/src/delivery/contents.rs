@@ -37,8 +37,14 @@ impl Contents {
     /// When PostgreSQL cannot be asked; `None` inside when the node stops.
     pub(crate) async fn get(&self, id: MessageId) -> Answer {
         let (answer, message) = oneshot::channel();
-        let stopping = || StoreError::Unavailable { operation: "fetch a message", source: None };
-        self.requests.send((id, answer)).await.map_err(|_| stopping())?;
+        let stopping = || StoreError::Unavailable {
+            operation: "fetch a message",
+            source: None,
+        };
+        self.requests
+            .send((id, answer))
+            .await
+            .map_err(|_| stopping())?;
         message.await.map_err(|_| stopping())?
     }
 

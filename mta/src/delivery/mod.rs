@@ -7,9 +7,9 @@ mod converse;
 mod outcome;
 mod prepare;
 
+pub(crate) use connect::NoLine;
 pub(crate) use connect::{Line, connect};
 pub(crate) use contents::{Contents, FetchRequest};
-pub(crate) use connect::NoLine;
 pub(crate) use converse::{Conversation, converse, is_worn_out};
 pub(crate) use outcome::{Attempted, conclude, expired, undecided};
 pub(crate) use prepare::{OwnFault, Prepared, prepare};

@@ -59,7 +59,10 @@ impl Attempted {
     /// The domain could not be turned into hosts.
     pub(crate) fn not_routed(row: QueueRow, failure: &RouteFailure) -> Self {
         let outcome = judge_failure(Stage::Resolve, failure.failure);
-        Self { detail: failure.detail.clone(), ..Self::new(row, outcome) }
+        Self {
+            detail: failure.detail.clone(),
+            ..Self::new(row, outcome)
+        }
     }
 
     /// The dialogue failed.
@@ -73,19 +76,31 @@ impl Attempted {
         };
         let reply = failure.reply().cloned();
         let transcript = failure.transcript;
-        Self { ambiguous, detail, reply, transcript, ..Self::new(row, outcome) }
+        Self {
+            ambiguous,
+            detail,
+            reply,
+            transcript,
+            ..Self::new(row, outcome)
+        }
     }
 
     /// The receiver took responsibility.
     pub(crate) fn delivered(row: QueueRow, reply: Reply) -> Self {
-        Self { reply: Some(reply), ..Self::new(row, Outcome::Delivered) }
+        Self {
+            reply: Some(reply),
+            ..Self::new(row, Outcome::Delivered)
+        }
     }
 
     fn reply_text(&self) -> Option<DbText> {
         match &self.reply {
             Some(reply) => Some(reply.stored_text()),
             None if self.detail.is_empty() => None,
-            None => Some(DbText::from_remote(self.detail.as_bytes(), DbText::REMOTE_MAX_OCTETS)),
+            None => Some(DbText::from_remote(
+                self.detail.as_bytes(),
+                DbText::REMOTE_MAX_OCTETS,
+            )),
         }
     }
 }
@@ -129,15 +144,27 @@ pub(crate) fn judge(failure: &SmtpFailure) -> Outcome {
 /// Records an attempt. With an intent its outcome is journaled before this returns.
 pub(crate) async fn conclude(node: &Node, attempted: Attempted, intent: Option<Intent>) {
     let seconds = attempted.begun.elapsed().as_secs_f64();
-    let policy = match attempted.ambiguous {
-        true => policy(node, attempted.row.stream).await,
+    let policy = if attempted.ambiguous {
+        let Some(policy) = policy(node, attempted.row.stream).await else {
+            // Nothing is written: the open intent says all that is known.
+            return;
+        };
+        policy
+    } else {
         // A reply that was read goes to the journal without asking PostgreSQL anything.
-        false => AmbiguousPolicy::Resend,
+        AmbiguousPolicy::Resend
     };
     let settlement = settlement(node, &attempted, policy);
-    node.metrics.attempts.with_label_values(&[settlement.event.kind.as_str()]).observe(seconds);
+    node.metrics
+        .attempts
+        .with_label_values(&[settlement.event.kind.as_str()])
+        .observe(seconds);
     if intent.is_none() {
-        return node.settler.queue(Unsettled { settlement, ticket: None, intent });
+        return node.settler.queue(Unsettled {
+            settlement,
+            ticket: None,
+            intent,
+        });
     }
     if let Err(error) = node.settler.submit(node, settlement, intent).await {
         tracing::error!(
@@ -149,11 +176,11 @@ pub(crate) async fn conclude(node: &Node, attempted: Attempted, intent: Option<I
 }
 
 /// What the stream wants done about deliveries in doubt. Waits for PostgreSQL if it must: until
-/// then the delivery is an open intent, which says the same.
-async fn policy(node: &Node, stream: StreamNo) -> AmbiguousPolicy {
-    let stream = patiently(node, "look up a stream", || node.store.stream_by_no(stream)).await;
+/// then the delivery is an open intent, which says the same. `None` if it never answers.
+async fn policy(node: &Node, stream: StreamNo) -> Option<AmbiguousPolicy> {
+    let stream = patiently(node, "look up a stream", || node.store.stream_by_no(stream)).await?;
     // A removed stream holds nothing up.
-    stream.flatten().map_or(AmbiguousPolicy::Resend, |stream| stream.ambiguous)
+    Some(stream.map_or(AmbiguousPolicy::Resend, |stream| stream.ambiguous))
 }
 
 /// The settlement of an attempt.
@@ -177,7 +204,11 @@ fn settlement(node: &Node, attempted: &Attempted, policy: AmbiguousPolicy) -> Se
         flags: event_flags(row, retry.is_none(), attempted.ambiguous),
         class: failed.then(|| attempted.outcome.class()),
         code: attempted.reply.as_ref().map(|reply| reply.code().get()),
-        enhanced: attempted.reply.as_ref().and_then(Reply::enhanced).map(|code| code.to_string()),
+        enhanced: attempted
+            .reply
+            .as_ref()
+            .and_then(Reply::enhanced)
+            .map(|code| code.to_string()),
         source: attempted.source,
         mx: attempted.mx.clone(),
         tls: attempted.tls.map(str::to_owned),
@@ -186,7 +217,11 @@ fn settlement(node: &Node, attempted: &Attempted, policy: AmbiguousPolicy) -> Se
         transcript: (failed && !attempted.transcript.is_empty())
             .then(|| DbText::from_remote(attempted.transcript.as_bytes(), TRANSCRIPT_MAX_OCTETS)),
     };
-    Settlement { row: row.clone(), next: retry, event }
+    Settlement {
+        row: row.clone(),
+        next: retry,
+        event,
+    }
 }
 
 /// When a deferred delivery is tried again; `None` ends it.
@@ -196,13 +231,18 @@ fn retry(
     class: StreamClass,
     now: OffsetDateTime,
 ) -> Option<Retry> {
-    let Outcome::Deferred { class: cause, .. } = attempted.outcome else { return None };
+    let Outcome::Deferred { class: cause, .. } = attempted.outcome else {
+        return None;
+    };
     let row = &attempted.row;
     let mut flags = row.flags;
     if attempted.ambiguous {
         flags = flags.with(QueueFlags::AMBIGUOUS);
         if policy == AmbiguousPolicy::Hold {
-            return Some(Retry { next_at: row.expires_at, flags: flags.with(QueueFlags::HELD) });
+            return Some(Retry {
+                next_at: row.expires_at,
+                flags: flags.with(QueueFlags::HELD),
+            });
         }
     }
     let deferral = Deferral {
@@ -224,7 +264,11 @@ pub(crate) fn expired(row: QueueRow, now: OffsetDateTime) -> Settlement {
         class: Some(BounceClass::Expired),
         ..plain_event(EventType::EmailExpired, event_flags(&row, true, false), now)
     };
-    Settlement { row, next: None, event }
+    Settlement {
+        row,
+        next: None,
+        event,
+    }
 }
 
 /// A delivery that another process (or an earlier life of this one) may have sent: counted as an
@@ -238,19 +282,36 @@ pub(crate) async fn undecided(node: &Node, row: QueueRow) -> Result<Settlement, 
     let hold = stream.is_some_and(|stream| stream.ambiguous == AmbiguousPolicy::Hold);
     let flags = row.flags.with(QueueFlags::AMBIGUOUS);
     let next = if hold {
-        Retry { next_at: row.expires_at, flags: flags.with(QueueFlags::HELD) }
+        Retry {
+            next_at: row.expires_at,
+            flags: flags.with(QueueFlags::HELD),
+        }
     } else {
         // A millisecond later: the row needs a new place in the queue to be a new row.
-        Retry { next_at: now.max(row.next_at + Duration::from_millis(1)), flags }
+        Retry {
+            next_at: now.max(row.next_at + Duration::from_millis(1)),
+            flags,
+        }
     };
     let event = NewEvent {
         sequence: row.attempt + 2,
         attempt: row.attempt + 1,
         class: Some(BounceClass::NetworkError),
-        reply: Some(DbText::from_remote(AMBIGUOUS_DETAIL.as_bytes(), DbText::REMOTE_MAX_OCTETS)),
-        ..plain_event(EventType::EmailDeferred, event_flags(&row, false, true), now)
+        reply: Some(DbText::from_remote(
+            AMBIGUOUS_DETAIL.as_bytes(),
+            DbText::REMOTE_MAX_OCTETS,
+        )),
+        ..plain_event(
+            EventType::EmailDeferred,
+            event_flags(&row, false, true),
+            now,
+        )
     };
-    Ok(Settlement { row, next: Some(next), event })
+    Ok(Settlement {
+        row,
+        next: Some(next),
+        event,
+    })
 }
 
 fn event_flags(row: &QueueRow, is_final: bool, ambiguous: bool) -> EventFlags {

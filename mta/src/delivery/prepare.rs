@@ -68,11 +68,19 @@ impl OwnFault {
 
 /// Fetches, addresses and signs.
 pub(crate) async fn prepare(node: &Node, row: &QueueRow) -> Result<Prepared, OwnFault> {
-    let message = node.contents.get(row.key.message).await.map_err(OwnFault::Unavailable)?;
+    let message = node
+        .contents
+        .get(row.key.message)
+        .await
+        .map_err(OwnFault::Unavailable)?;
     let message = message.ok_or(OwnFault::ContentMissing)?;
     let envelope = envelope(node, row, &message)?;
     let header_block = sign(node, &message).await?;
-    Ok(Prepared { envelope, header_block, message })
+    Ok(Prepared {
+        envelope,
+        header_block,
+        message,
+    })
 }
 
 /// The reverse-path names the delivery and stays the same over its attempts, or greylisting would
@@ -92,13 +100,17 @@ fn envelope(node: &Node, row: &QueueRow, message: &StoredMessage) -> Result<Enve
 /// DKIM on the CPU pool: a 2048-bit RSA signature takes a quarter of a millisecond, too long for
 /// the reactor.
 async fn sign(node: &Node, message: &Arc<StoredMessage>) -> Result<Vec<u8>, OwnFault> {
-    let signers = node.store.dkim_signers(message.domain, &node.sealer).await.map_err(|error| {
-        if error.is_unavailable() {
-            OwnFault::Unavailable(error)
-        } else {
-            OwnFault::DkimKey(error)
-        }
-    })?;
+    let signers = node
+        .store
+        .dkim_signers(message.domain, &node.sealer)
+        .await
+        .map_err(|error| {
+            if error.is_unavailable() {
+                OwnFault::Unavailable(error)
+            } else {
+                OwnFault::DkimKey(error)
+            }
+        })?;
     if signers.is_empty() {
         return Err(OwnFault::NoDkimKey);
     }
@@ -112,7 +124,12 @@ async fn sign(node: &Node, message: &Arc<StoredMessage>) -> Result<Vec<u8>, OwnF
             None => headers,
         };
         let expires = (now + SIGNATURE_LIFE).unix_timestamp();
-        signers[0].sign(headers, &message.body_hash, now.unix_timestamp(), Some(expires))
+        signers[0].sign(
+            headers,
+            &message.body_hash,
+            now.unix_timestamp(),
+            Some(expires),
+        )
     };
     let _turn = node.signatures.acquire().await;
     match tokio::task::spawn_blocking(work).await {

@@ -20,7 +20,11 @@ pub(crate) struct FairQueue<T> {
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { transactional: Rotation::default(), broadcast: Rotation::default(), turn: 0 }
+        Self {
+            transactional: Rotation::default(),
+            broadcast: Rotation::default(),
+            turn: 0,
+        }
     }
 }
 
@@ -81,7 +85,11 @@ struct Rotation<T> {
 
 impl<T> Default for Rotation<T> {
     fn default() -> Self {
-        Self { lanes: HashMap::new(), ring: VecDeque::new(), len: 0 }
+        Self {
+            lanes: HashMap::new(),
+            ring: VecDeque::new(),
+            len: 0,
+        }
     }
 }
 
@@ -119,7 +127,11 @@ impl<T> Rotation<T> {
         let mut out = Vec::new();
         for lane in self.lanes.values_mut() {
             for item in std::mem::take(lane) {
-                if gone(&item) { out.push(item) } else { lane.push_back(item) }
+                if gone(&item) {
+                    out.push(item)
+                } else {
+                    lane.push_back(item)
+                }
             }
         }
         self.lanes.retain(|_, lane| !lane.is_empty());
@@ -164,7 +176,11 @@ mod tests {
     fn what_is_extracted_is_gone_and_the_rest_keeps_its_order() {
         let mut queue = FairQueue::default();
         for n in 0..10 {
-            queue.push(StreamClass::Transactional, if n % 2 == 0 { BIG } else { SMALL }, n);
+            queue.push(
+                StreamClass::Transactional,
+                if n % 2 == 0 { BIG } else { SMALL },
+                n,
+            );
         }
         let mut even = queue.extract(|n| n % 2 == 0);
         even.sort_unstable();

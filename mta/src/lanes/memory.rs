@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use crate::sync::lock;
-use store::{DeliveryKey, QueueRow, ShardNo};
+use store::{AccountNo, DeliveryKey, QueueRow, ShardNo};
 
 /// The known deliveries of a node.
 #[derive(Debug, Default)]
@@ -19,6 +19,7 @@ pub(crate) struct Memory {
 struct State {
     known: HashMap<DeliveryKey, Known>,
     held: usize,
+    held_by_account: HashMap<AccountNo, usize>,
     reads: u64,
     /// Settled keys with the number of reads begun by then, oldest first.
     settled: Vec<(u64, DeliveryKey)>,
@@ -27,6 +28,7 @@ struct State {
 #[derive(Debug, Clone, Copy)]
 struct Known {
     shard: ShardNo,
+    account: AccountNo,
     attempt: u16,
     settled: bool,
 }
@@ -57,33 +59,43 @@ impl Memory {
                 Some(known) => known.settled && row.attempt > known.attempt,
             };
             if fresh {
-                let entry = Known { shard: row.shard, attempt: row.attempt, settled: false };
+                let entry = Known {
+                    shard: row.shard,
+                    account: row.account,
+                    attempt: row.attempt,
+                    settled: false,
+                };
                 state.known.insert(row.key, entry);
                 state.held += 1;
+                *state.held_by_account.entry(row.account).or_default() += 1;
                 news.push(row);
             }
         }
         news
     }
 
-    /// The attempt is settled: its row, should a read still show it, is not to be taken again.
-    pub(crate) fn settled(&self, key: DeliveryKey) {
+    /// The attempt is settled: its row, should a read still show it, is not to be taken again. A
+    /// later attempt of the delivery, held already, is none of its business.
+    pub(crate) fn settled(&self, key: DeliveryKey, attempt: u16) {
         let mut state = lock(&self.state);
         let reads = state.reads;
-        let State { known, held, settled, .. } = &mut *state;
-        if let Some(entry) = known.get_mut(&key).filter(|entry| !entry.settled) {
-            entry.settled = true;
-            *held -= 1;
-            settled.push((reads, key));
-        }
+        let held = |entry: &&mut Known| !entry.settled && entry.attempt == attempt;
+        let Some(entry) = state.known.get_mut(&key).filter(held) else {
+            return;
+        };
+        entry.settled = true;
+        let account = entry.account;
+        state.settled.push((reads, key));
+        state.let_go(account);
     }
 
     /// The delivery is no longer this node's concern (lost shard, refused at the gate, parked).
     pub(crate) fn forget(&self, key: DeliveryKey) {
         let mut state = lock(&self.state);
-        if state.known.get(&key).is_some_and(|entry| !entry.settled) {
+        if let Some(entry) = state.known.get(&key).filter(|entry| !entry.settled) {
+            let account = entry.account;
             state.known.remove(&key);
-            state.held -= 1;
+            state.let_go(account);
         }
     }
 
@@ -92,10 +104,35 @@ impl Memory {
         lock(&self.state).held
     }
 
+    /// Deliveries held of one account.
+    pub(crate) fn held_by(&self, account: AccountNo) -> usize {
+        lock(&self.state)
+            .held_by_account
+            .get(&account)
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// Deliveries held of one shard.
     pub(crate) fn held_of(&self, shard: ShardNo) -> usize {
         let state = lock(&self.state);
-        state.known.values().filter(|known| known.shard == shard && !known.settled).count()
+        state
+            .known
+            .values()
+            .filter(|known| known.shard == shard && !known.settled)
+            .count()
+    }
+}
+
+impl State {
+    fn let_go(&mut self, account: AccountNo) {
+        self.held -= 1;
+        if let Some(count) = self.held_by_account.get_mut(&account) {
+            *count -= 1;
+            if *count == 0 {
+                self.held_by_account.remove(&account);
+            }
+        }
     }
 }
 
@@ -103,7 +140,7 @@ impl Memory {
 mod tests {
     use super::*;
     use mail::ids::MessageId;
-    use store::{AccountNo, QueueFlags, RecipientDomainNo, StreamNo};
+    use store::{QueueFlags, RecipientDomainNo, StreamNo};
     use time::OffsetDateTime;
 
     fn row(attempt: u16) -> QueueRow {
@@ -111,7 +148,10 @@ mod tests {
         QueueRow {
             shard: ShardNo(3),
             next_at: now,
-            key: DeliveryKey { message: MessageId::from_time_and_random(1, [7; 10]), rcpt: 0 },
+            key: DeliveryKey {
+                message: MessageId::from_time_and_random(1, [7; 10]),
+                rcpt: 0,
+            },
             account: AccountNo(1),
             stream: StreamNo(1),
             domain: RecipientDomainNo(1),
@@ -136,20 +176,30 @@ mod tests {
         memory.read_begins();
         memory.admit(vec![row(0)]);
         memory.read_begins();
-        memory.settled(row(0).key);
-        assert!(memory.admit(vec![row(0)]).is_empty(), "shown by the read that began before");
+        memory.settled(row(0).key, 0);
+        assert!(
+            memory.admit(vec![row(0)]).is_empty(),
+            "shown by the read that began before"
+        );
         assert_eq!(memory.held(), 0);
         memory.read_begins();
-        assert_eq!(memory.admit(vec![row(0)]).len(), 1, "now it would be a new row");
+        assert_eq!(
+            memory.admit(vec![row(0)]).len(),
+            1,
+            "now it would be a new row"
+        );
     }
 
     #[test]
     fn the_next_attempt_is_news_at_once() {
         let memory = Memory::default();
         memory.admit(vec![row(0)]);
-        memory.settled(row(0).key);
+        memory.settled(row(0).key, 0);
         assert_eq!(memory.admit(vec![row(1)]).len(), 1);
         memory.read_begins();
         assert!(memory.admit(vec![row(1)]).is_empty(), "and stays known");
+        memory.settled(row(0).key, 0);
+        assert_eq!(memory.held(), 1, "an old outcome says nothing about it");
+        assert_eq!(memory.held_by(AccountNo(1)), 1);
     }
 }

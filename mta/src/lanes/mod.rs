@@ -5,8 +5,10 @@ mod fair_queue;
 mod memory;
 mod path;
 mod paths;
+mod surplus;
 
 pub(crate) use fair_queue::FairQueue;
 pub(crate) use memory::Memory;
 pub(crate) use path::{Next, Path, PathKey, Waiting};
 pub(crate) use paths::{Overflow, Paths};
+pub(crate) use surplus::Surplus;

@@ -1,7 +1,6 @@
 //! A path: one egress source towards one site. Owns who waits for it, how many connections it has
 //! earned, and its rest after trouble. Knows nothing of sockets; fed with outcomes, asked for work.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,13 +11,14 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::FairQueue;
+use super::{FairQueue, Surplus};
 use crate::config::{EgressSource, MtaLimits};
 use crate::routing::{Route, SiteKey};
 use crate::sync::lock;
 
-/// Connections a path starts with; it earns more.
-const WINDOW_START: usize = 5;
+/// Connections a path starts with; it earns more with the first answers. Few, because a list full
+/// of dead domains must not take the node's connections from the living.
+const WINDOW_START: usize = 2;
 /// Connection failures in a row after which a path rests (practice: leave a dead host for minutes
 /// instead of probing it once a message, RFC 5321 section 4.5.4.1).
 const FAILURES_BEFORE_REST: u32 = 5;
@@ -26,8 +26,6 @@ const REST_FIRST: Duration = Duration::from_secs(30);
 const REST_DOUBLINGS_MAX: u32 = 5;
 /// How long the trouble of an unused path is remembered after its rest.
 const TROUBLE_REMEMBERED: Duration = Duration::from_hours(1);
-/// Deliveries a second that a lane is assumed to drain at least, when its surplus is parked.
-const DRAIN_RATE_MIN: f64 = 5.0;
 
 /// Names a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,8 +70,8 @@ struct State {
     failures: u32,
     rests_until: Option<OffsetDateTime>,
     rate: Rate,
-    /// How far the surplus of a lane is parked already.
-    parked_until: HashMap<(StreamClass, AccountNo), OffsetDateTime>,
+    surplus: Surplus<(StreamClass, AccountNo)>,
+    last_trouble: Option<Instant>,
 }
 
 impl Path {
@@ -92,7 +90,8 @@ impl Path {
             failures: 0,
             rests_until: None,
             rate: Rate::default(),
-            parked_until: HashMap::new(),
+            surplus: Surplus::default(),
+            last_trouble: None,
         };
         Self {
             key,
@@ -125,7 +124,8 @@ impl Path {
         }
         let lane = (waiting.class, waiting.row.account);
         if state.queue.lane_len(lane.0, lane.1) >= self.lane_max {
-            let until = state.park_surplus(lane, now, self.lane_max);
+            let rate = state.rate.per_second();
+            let until = state.surplus.place(&lane, now, self.lane_max, rate);
             return Err((Box::new(waiting), until));
         }
         state.queue.push(lane.0, lane.1, waiting);
@@ -135,7 +135,9 @@ impl Path {
     /// Back to the head of the line: taken, not attempted.
     pub(crate) fn put_back(&self, waiting: Waiting) {
         let mut state = lock(&self.state);
-        state.queue.push_front(waiting.class, waiting.row.account, waiting);
+        state
+            .queue
+            .push_front(waiting.class, waiting.row.account, waiting);
     }
 
     /// Who is next. Waits up to `idle` for work.
@@ -183,9 +185,18 @@ impl Path {
     }
 
     /// No host of the site could be talked to, or it asked us to slow down. Returns what waited
-    /// and until when it is to be parked, if the path now rests.
-    pub(crate) fn troubled(&self, now: OffsetDateTime) -> Option<(Vec<Waiting>, OffsetDateTime)> {
+    /// and until when it is to be parked, if the path now rests. `begun` is when the attempt began:
+    /// attempts that were under way together fail together, and count once.
+    pub(crate) fn troubled(
+        &self,
+        begun: Instant,
+        now: OffsetDateTime,
+    ) -> Option<(Vec<Waiting>, OffsetDateTime)> {
         let mut state = lock(&self.state);
+        if state.last_trouble.is_some_and(|last| begun < last) {
+            return None;
+        }
+        state.last_trouble = Some(Instant::now());
         state.window = (state.window / 2).max(1);
         state.failures += 1;
         if state.failures < FAILURES_BEFORE_REST {
@@ -205,6 +216,16 @@ impl Path {
         }
     }
 
+    /// True if deliveries wait and nobody works: a session ended on the way, or put its delivery
+    /// back while the path went to rest. Counts the session that the caller then starts.
+    pub(crate) fn is_abandoned(&self, now: OffsetDateTime) -> bool {
+        self.wake(now);
+        let mut state = lock(&self.state);
+        let abandoned = state.rests_until.is_none() && state.sessions == 0 && state.queue.len() > 0;
+        state.sessions += usize::from(abandoned);
+        abandoned
+    }
+
     /// Takes out whatever `gone` says.
     pub(crate) fn extract(&self, gone: impl FnMut(&Waiting) -> bool) -> Vec<Waiting> {
         lock(&self.state).queue.extract(gone)
@@ -212,9 +233,12 @@ impl Path {
 
     /// Nothing waits, nobody works, no trouble worth remembering.
     pub(crate) fn is_unused(&self, now: OffsetDateTime) -> bool {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
+        state.surplus.sweep(now);
         let clean = state.failures == 0
-            || state.rests_until.is_none_or(|until| until + TROUBLE_REMEMBERED < now);
+            || state
+                .rests_until
+                .is_none_or(|until| until + TROUBLE_REMEMBERED < now);
         state.sessions == 0 && state.queue.len() == 0 && clean
     }
 
@@ -241,22 +265,6 @@ impl State {
     fn retire(&mut self) -> Next {
         self.sessions -= 1;
         Next::Retire
-    }
-
-    /// The time at which the lane can reach one more delivery.
-    fn park_surplus(
-        &mut self,
-        lane: (StreamClass, AccountNo),
-        now: OffsetDateTime,
-        lane_max: usize,
-    ) -> OffsetDateTime {
-        let rate = self.rate.per_second().max(DRAIN_RATE_MIN);
-        // Back before the lane has run dry.
-        let soonest = now + Duration::from_secs_f64(lane_max as f64 / rate / 2.0);
-        let until = self.parked_until.get(&lane).copied().unwrap_or(soonest).max(soonest);
-        self.parked_until.insert(lane, until + Duration::from_secs_f64(1.0 / rate));
-        self.parked_until.retain(|_, until| *until > now);
-        until
     }
 }
 
@@ -299,14 +307,21 @@ mod tests {
     const START: OffsetDateTime = time::macros::datetime!(2026-03-10 12:00 UTC);
 
     fn path(lane_max: usize) -> Path {
-        let source = EgressSource { number: 1, address: None, ehlo: "mta.example".to_owned() };
+        let source = EgressSource {
+            number: 1,
+            address: None,
+            ehlo: "mta.example".to_owned(),
+        };
         let limits = MtaLimits {
             connections_per_path: 8,
             waiting_per_lane: lane_max,
             ..MtaLimits::default()
         };
         let route = route();
-        let key = PathKey { site: route.site.clone(), source: 1 };
+        let key = PathKey {
+            site: route.site.clone(),
+            source: 1,
+        };
         Path::new(key, Arc::new(source), route, &limits)
     }
 
@@ -318,7 +333,10 @@ mod tests {
         let row = QueueRow {
             shard: ShardNo(0),
             next_at: START,
-            key: DeliveryKey { message: MessageId::from_time_and_random(number, [0; 10]), rcpt: 0 },
+            key: DeliveryKey {
+                message: MessageId::from_time_and_random(number, [0; 10]),
+                rcpt: 0,
+            },
             account: AccountNo(1),
             stream: StreamNo(1),
             domain: RecipientDomainNo(1),
@@ -328,11 +346,15 @@ mod tests {
             first_at: START,
             expires_at: START + Duration::from_hours(120),
         };
-        Waiting { row, class: StreamClass::Transactional }
+        Waiting {
+            row,
+            class: StreamClass::Transactional,
+        }
     }
 
     fn push(path: &Path, number: u64, now: OffsetDateTime) -> Result<bool, OffsetDateTime> {
-        path.push(waiting(number), route(), now).map_err(|(_, until)| until)
+        path.push(waiting(number), route(), now)
+            .map_err(|(_, until)| until)
     }
 
     #[test]
@@ -362,20 +384,38 @@ mod tests {
     async fn a_session_retires_when_nothing_comes_and_when_the_window_shrinks() {
         let path = path(100);
         assert!(push(&path, 1, START).unwrap());
-        assert!(matches!(path.next(Duration::from_millis(1)).await, Next::Deliver(_)));
-        assert!(matches!(path.next(Duration::from_millis(1)).await, Next::Retire));
+        assert!(matches!(
+            path.next(Duration::from_millis(1)).await,
+            Next::Deliver(_)
+        ));
+        assert!(matches!(
+            path.next(Duration::from_millis(1)).await,
+            Next::Retire
+        ));
         assert_eq!(path.sessions(), 0);
 
         (0..20).for_each(|n| assert!(push(&path, n, START).is_ok()));
-        assert_eq!(path.troubled(START).map(|_| ()), None);
-        assert!(matches!(path.next(Duration::from_millis(1)).await, Next::Retire));
+        let earlier = Instant::now();
+        assert!(path.troubled(Instant::now(), START).is_none());
+        assert!(path.troubled(earlier, START).is_none());
+        assert_eq!(
+            lock(&path.state).failures,
+            1,
+            "those under way together count once"
+        );
+        assert!(matches!(
+            path.next(Duration::from_millis(1)).await,
+            Next::Retire
+        ));
     }
 
     #[tokio::test]
     async fn work_wakes_an_idle_session_instead_of_a_new_one() {
         let path = Arc::new(path(100));
         assert!(push(&path, 1, START).unwrap());
-        let Next::Deliver(_) = path.next(Duration::from_secs(5)).await else { panic!("no work") };
+        let Next::Deliver(_) = path.next(Duration::from_secs(5)).await else {
+            panic!("no work")
+        };
         let idle = tokio::spawn({
             let path = path.clone();
             async move { matches!(path.next(Duration::from_secs(30)).await, Next::Deliver(_)) }
@@ -394,8 +434,12 @@ mod tests {
         let mut rests = Vec::new();
         let mut now = START;
         for _ in 0..8 {
-            if let Some((_, until)) = path.troubled(now) {
-                assert_eq!(push(&path, 9, now).unwrap_err(), until, "new mail waits as well");
+            if let Some((_, until)) = path.troubled(Instant::now(), now) {
+                assert_eq!(
+                    push(&path, 9, now).unwrap_err(),
+                    until,
+                    "new mail waits as well"
+                );
                 rests.push((until - now).whole_seconds());
                 now = until;
                 path.wake(now);

@@ -28,7 +28,10 @@ pub(crate) struct Paths {
 
 impl Paths {
     pub(crate) fn new(limits: MtaLimits) -> Self {
-        Self { limits, paths: Mutex::default() }
+        Self {
+            limits,
+            paths: Mutex::default(),
+        }
     }
 
     /// Queues a delivery on its path. Returns the path if it needs one more session.
@@ -42,7 +45,10 @@ impl Paths {
         route: Arc<Route>,
         now: OffsetDateTime,
     ) -> Result<Option<Arc<Path>>, Overflow> {
-        let key = PathKey { site: route.site.clone(), source: source.number };
+        let key = PathKey {
+            site: route.site.clone(),
+            source: source.number,
+        };
         let path = {
             let mut paths = lock(&self.paths);
             let path = paths.entry(key.clone()).or_insert_with(|| {
@@ -61,7 +67,20 @@ impl Paths {
     /// Takes out what waits of the rows that `gone` names.
     pub(crate) fn extract(&self, mut gone: impl FnMut(&Waiting) -> bool) -> Vec<Waiting> {
         let paths: Vec<Arc<Path>> = lock(&self.paths).values().cloned().collect();
-        paths.iter().flat_map(|path| path.extract(&mut gone)).collect()
+        paths
+            .iter()
+            .flat_map(|path| path.extract(&mut gone))
+            .collect()
+    }
+
+    /// Paths on which deliveries wait for a session that nobody started.
+    pub(crate) fn abandoned(&self, now: OffsetDateTime) -> Vec<Arc<Path>> {
+        let paths = lock(&self.paths);
+        paths
+            .values()
+            .filter(|path| path.is_abandoned(now))
+            .cloned()
+            .collect()
     }
 
     /// Forgets paths nobody uses.

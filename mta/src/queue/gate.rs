@@ -45,8 +45,17 @@ type Request = (QueueRow, oneshot::Sender<Permit>);
 pub(crate) struct Gate {
     requests: mpsc::Sender<Request>,
     open: Mutex<OpenIntents>,
-    /// False since PostgreSQL last failed us; true again after a renewal.
-    usable: watch::Sender<bool>,
+    door: watch::Sender<Door>,
+}
+
+/// Whether asking makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    Open,
+    /// No outcome could be kept, or the leases are in doubt: open again when that is over.
+    Shut,
+    /// PostgreSQL failed us: open again after a renewal.
+    NoDatabase,
 }
 
 /// Per shard and epoch, how many intents of each batch have no settled outcome.
@@ -61,8 +70,15 @@ struct OpenIntents {
 impl Gate {
     pub(crate) fn new() -> (Self, mpsc::Receiver<Request>) {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
-        let usable = watch::Sender::new(true);
-        (Self { requests, open: Mutex::default(), usable }, queue)
+        let door = watch::Sender::new(Door::Open);
+        (
+            Self {
+                requests,
+                open: Mutex::default(),
+                door,
+            },
+            queue,
+        )
     }
 
     /// Asks for a permit.
@@ -71,23 +87,42 @@ impl Gate {
         if self.requests.send((row.clone(), answer)).await.is_err() {
             return Permit::Closed("the node is stopping");
         }
-        permit.await.unwrap_or(Permit::Closed("the node is stopping"))
+        permit
+            .await
+            .unwrap_or(Permit::Closed("the node is stopping"))
     }
 
     /// Waits until asking makes sense: better than opening transactions only to break them off.
     pub(crate) async fn opened(&self) {
-        let mut usable = self.usable.subscribe();
+        let mut door = self.door.subscribe();
         // The sender lives in self, so this cannot fail.
-        let _ = usable.wait_for(|usable| *usable).await;
+        let _ = door.wait_for(|door| *door == Door::Open).await;
     }
 
-    /// PostgreSQL answered (a renewal went through).
-    pub(crate) fn reopen(&self) {
-        self.usable.send_if_modified(|usable| !std::mem::replace(usable, true));
+    /// Opens the door again if it was shut for this reason.
+    pub(crate) fn reopen(&self, reason: Door) {
+        self.door.send_if_modified(|door| {
+            let reopened = *door == reason && reason != Door::Open;
+            if reopened {
+                *door = Door::Open;
+            }
+            reopened
+        });
     }
 
-    fn shut(&self) {
-        self.usable.send_if_modified(|usable| std::mem::replace(usable, false));
+    /// Resolves when PostgreSQL fails the gate: a renewal may bring it back sooner than its turn.
+    pub(crate) async fn database_missed(&self) {
+        let mut door = self.door.subscribe();
+        door.mark_unchanged();
+        let _ = door.wait_for(|door| *door == Door::NoDatabase).await;
+    }
+
+    fn shut(&self, reason: Door) {
+        self.door.send_if_modified(|door| {
+            let changed = *door != reason;
+            *door = reason;
+            changed
+        });
     }
 
     /// The intent's outcome is settled, or no dot was sent and none will be.
@@ -97,24 +132,37 @@ impl Gate {
 
     /// Granted intents without a settled outcome.
     pub(crate) fn open_count(&self) -> usize {
-        lock(&self.open).batches.values().flat_map(BTreeMap::values).sum()
+        lock(&self.open)
+            .batches
+            .values()
+            .flat_map(BTreeMap::values)
+            .sum()
     }
 
     /// True if the shard has none under this epoch.
     pub(crate) fn is_clear(&self, shard: ShardNo, epoch: Epoch) -> bool {
-        lock(&self.open).batches.get(&(shard, epoch)).is_none_or(BTreeMap::is_empty)
+        lock(&self.open)
+            .batches
+            .get(&(shard, epoch))
+            .is_none_or(BTreeMap::is_empty)
     }
 
     /// What can be retired: per shard and epoch the first batch to keep, where it moved on.
     pub(crate) fn retirable(&self, held: &[(ShardNo, Epoch)]) -> Vec<(ShardNo, Epoch, i64)> {
         let mut open = lock(&self.open);
-        let OpenIntents { last_batch, batches, retired } = &mut *open;
+        let OpenIntents {
+            last_batch,
+            batches,
+            retired,
+        } = &mut *open;
         // Of a lost shard only what is still open matters: for the mark that ends its handing in.
         batches.retain(|lease, open| held.contains(lease) || !open.is_empty());
         retired.retain(|lease, _| held.contains(lease));
         let mut out = Vec::new();
         for (lease, open) in batches.iter().filter(|(lease, _)| held.contains(lease)) {
-            let first = open.first_key_value().map_or(*last_batch + 1, |(batch, _)| *batch);
+            let first = open
+                .first_key_value()
+                .map_or(*last_batch + 1, |(batch, _)| *batch);
             if retired.insert(*lease, first) != Some(first) {
                 out.push((lease.0, lease.1, first));
             }
@@ -142,13 +190,19 @@ impl Gate {
 
     async fn note(&self, node: &Node, batch: &mut Vec<Request>) {
         if let Some(reason) = node.cannot_keep_outcomes() {
+            self.shut(Door::Shut);
             return answer_all(batch, || Permit::Closed(reason));
         }
         batch.retain_mut(|(row, answer)| {
             let may = node.ownership.may_start(row.shard);
             if !may {
                 let held = node.ownership.holds(row.shard);
-                let no = if held { Permit::Closed("the lease may have lapsed") } else { Permit::Refused };
+                let no = if held {
+                    self.shut(Door::Shut);
+                    Permit::Closed("the lease may have lapsed")
+                } else {
+                    Permit::Refused
+                };
                 let answer = std::mem::replace(answer, oneshot::channel().0);
                 let _ = answer.send(no);
             }
@@ -184,7 +238,7 @@ impl Gate {
             Err(error) => {
                 // Perhaps noted, perhaps not: listed as open after a crash at worst, never sent.
                 tracing::warn!(error = %error, "intents could not be noted: no final dot until PostgreSQL is back");
-                self.shut();
+                self.shut(Door::NoDatabase);
                 answer_all(batch, || Permit::Closed("PostgreSQL cannot be reached"));
             }
         }
@@ -204,7 +258,11 @@ impl Gate {
         loop {
             tries += 1;
             let number = self.register(batch, epochs);
-            match node.store.note_intents(fence, &rows, number, node.clock.now()).await {
+            match node
+                .store
+                .note_intents(fence, &rows, number, node.clock.now())
+                .await
+            {
                 Ok(granted) => return Ok((number, granted)),
                 Err(error) => {
                     self.unregister(batch, epochs, number);
@@ -225,7 +283,12 @@ impl Gate {
         for (row, _) in batch {
             if let Some(epoch) = epochs.get(&row.shard) {
                 let lease = (row.shard, *epoch);
-                *open.batches.entry(lease).or_default().entry(number).or_default() += 1;
+                *open
+                    .batches
+                    .entry(lease)
+                    .or_default()
+                    .entry(number)
+                    .or_default() += 1;
             }
         }
         number
@@ -235,7 +298,14 @@ impl Gate {
         let mut open = lock(&self.open);
         for (row, _) in batch {
             if let Some(epoch) = epochs.get(&row.shard) {
-                open.close(Intent { shard: row.shard, epoch: *epoch, batch: number }, 1);
+                open.close(
+                    Intent {
+                        shard: row.shard,
+                        epoch: *epoch,
+                        batch: number,
+                    },
+                    1,
+                );
             }
         }
     }
@@ -243,7 +313,9 @@ impl Gate {
 
 impl OpenIntents {
     fn close(&mut self, intent: Intent, count: usize) {
-        let Some(batches) = self.batches.get_mut(&(intent.shard, intent.epoch)) else { return };
+        let Some(batches) = self.batches.get_mut(&(intent.shard, intent.epoch)) else {
+            return;
+        };
         if let Some(open) = batches.get_mut(&intent.batch) {
             *open = open.saturating_sub(count);
             if *open == 0 {

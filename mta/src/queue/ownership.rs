@@ -4,7 +4,7 @@
 //! without talking. A shard changes hands by release after draining, or by lapse. All that counts
 //! is the fence in PostgreSQL; the deadline here only stops us from starting what would be refused.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -35,17 +35,12 @@ pub(crate) struct Ownership {
 struct State {
     held: BTreeMap<ShardNo, Epoch>,
     classes: BTreeMap<ShardNo, StreamClass>,
-    /// Held, but another node's by rendezvous: no new work, released when drained.
-    leaving: HashSet<ShardNo>,
+    /// Held, but another node's by rendezvous, and since when: no new work, released when drained.
+    leaving: HashMap<ShardNo, Instant>,
     deadline: Option<Instant>,
     skewed: bool,
-}
-
-/// What a round of leasing changed.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) taken: Vec<(ShardNo, Epoch)>,
-    pub(crate) lost: Vec<(ShardNo, Epoch)>,
+    /// Found lost and not yet told.
+    lost: Vec<(ShardNo, Epoch)>,
 }
 
 impl Ownership {
@@ -73,11 +68,18 @@ impl Ownership {
             .collect();
         held.sort_unstable();
         held.dedup();
-        Fence { owner: self.id, held }
+        Fence {
+            owner: self.id,
+            held,
+        }
     }
 
     pub(crate) fn held(&self) -> Vec<(ShardNo, Epoch)> {
-        lock(&self.state).held.iter().map(|(shard, epoch)| (*shard, *epoch)).collect()
+        lock(&self.state)
+            .held
+            .iter()
+            .map(|(shard, epoch)| (*shard, *epoch))
+            .collect()
     }
 
     pub(crate) fn holds(&self, shard: ShardNo) -> bool {
@@ -88,31 +90,57 @@ impl Ownership {
     pub(crate) fn preferred(&self, class: StreamClass) -> Vec<ShardNo> {
         let state = lock(&self.state);
         let fits = |shard: &&ShardNo| {
-            state.classes.get(shard) == Some(&class) && !state.leaving.contains(shard)
+            state.classes.get(shard) == Some(&class) && !state.leaving.contains_key(shard)
         };
         state.held.keys().filter(fits).copied().collect()
     }
 
     pub(crate) fn class_of(&self, shard: ShardNo) -> StreamClass {
-        lock(&self.state).classes.get(&shard).copied().unwrap_or(StreamClass::Transactional)
+        lock(&self.state)
+            .classes
+            .get(&shard)
+            .copied()
+            .unwrap_or(StreamClass::Transactional)
     }
 
     /// True while the leases are surely ours by the monotonic clock and the domain clock is right.
     pub(crate) fn may_start(&self, shard: ShardNo) -> bool {
         let state = lock(&self.state);
         !state.skewed
-            && state.deadline.is_some_and(|deadline| Instant::now() < deadline)
+            && state
+                .deadline
+                .is_some_and(|deadline| Instant::now() < deadline)
             && state.held.contains_key(&shard)
+    }
+
+    /// True while what is held may be acted on at all.
+    pub(crate) fn is_current(&self) -> bool {
+        let state = lock(&self.state);
+        !state.skewed
+            && state
+                .deadline
+                .is_some_and(|deadline| Instant::now() < deadline)
     }
 
     /// True if new deliveries of the shard are to be read.
     pub(crate) fn reads(&self, shard: ShardNo) -> bool {
         let state = lock(&self.state);
-        state.held.contains_key(&shard) && !state.leaving.contains(&shard)
+        state.held.contains_key(&shard) && !state.leaving.contains_key(&shard)
     }
 
-    pub(crate) fn leaving(&self) -> Vec<ShardNo> {
-        lock(&self.state).leaving.iter().copied().collect()
+    /// Shards to be given away, and for how long they have been.
+    pub(crate) fn leaving(&self) -> Vec<(ShardNo, Duration)> {
+        let state = lock(&self.state);
+        state
+            .leaving
+            .iter()
+            .map(|(shard, since)| (*shard, since.elapsed()))
+            .collect()
+    }
+
+    /// Renews what is held; nothing else, for a node that is stopping.
+    pub(crate) async fn keep(&self, store: &Store, now: OffsetDateTime) -> Result<(), StoreError> {
+        self.renew(store, Instant::now(), now).await
     }
 
     /// One round: say that we live, renew, take what is ours, note what is not.
@@ -121,10 +149,13 @@ impl Ownership {
         store: &Store,
         epoch_floor: i64,
         now: OffsetDateTime,
-    ) -> Result<Changes, StoreError> {
+    ) -> Result<Vec<(ShardNo, Epoch)>, StoreError> {
         let begun = Instant::now();
-        let alive = store.heartbeat(self.id, &self.name, self.group, self.ttl).await?;
-        let mut changes = Changes { lost: self.renew(store, begun, now).await?, ..Changes::default() };
+        // First of all: what is held must not lapse because something else takes long.
+        self.renew(store, begun, now).await?;
+        let alive = store
+            .heartbeat(self.id, &self.name, self.group, self.ttl)
+            .await?;
         let rows = store.shards(self.group).await?;
         let wanted: HashSet<ShardNo> = rows
             .iter()
@@ -132,25 +163,34 @@ impl Ownership {
             .filter(|shard| rendezvous(*shard, &alive) == Some(self.id))
             .collect();
         let free = self.note(&rows, &wanted);
-        if !free.is_empty() {
-            changes.taken = store.take(self.id, &free, self.ttl, epoch_floor).await?;
-            let mut state = lock(&self.state);
-            state.held.extend(changes.taken.iter().copied());
-            state.deadline = Some(begun + self.usable());
+        if free.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(changes)
+        let taken = store.take(self.id, &free, self.ttl, epoch_floor).await?;
+        let mut state = lock(&self.state);
+        state.held.extend(taken.iter().copied());
+        state.deadline = Some(begun + self.usable());
+        Ok(taken)
     }
 
-    /// Renews what is held. Returns what turned out to be lost.
+    /// Shards found lost since the last call.
+    pub(crate) fn take_lost(&self) -> Vec<(ShardNo, Epoch)> {
+        std::mem::take(&mut lock(&self.state).lost)
+    }
+
+    /// Renews what is held and notes what turned out to be lost.
     async fn renew(
         &self,
         store: &Store,
         begun: Instant,
         now: OffsetDateTime,
-    ) -> Result<Vec<(ShardNo, Epoch)>, StoreError> {
-        let fence = Fence { owner: self.id, held: self.held() };
+    ) -> Result<(), StoreError> {
+        let fence = Fence {
+            owner: self.id,
+            held: self.held(),
+        };
         if fence.held.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let renewed = store.renew(&fence, self.ttl).await?;
         let still: HashSet<ShardNo> = renewed.still_held.into_iter().collect();
@@ -165,21 +205,25 @@ impl Ownership {
                  agree (check NTP on both)"
             );
         }
-        let lost: Vec<(ShardNo, Epoch)> =
-            fence.held.into_iter().filter(|(shard, _)| !still.contains(shard)).collect();
-        for (shard, _) in &lost {
-            state.held.remove(shard);
-            state.leaving.remove(shard);
+        for (shard, epoch) in fence.held {
+            if !still.contains(&shard) && state.held.get(&shard) == Some(&epoch) {
+                state.held.remove(&shard);
+                state.leaving.remove(&shard);
+                state.lost.push((shard, epoch));
+            }
         }
-        Ok(lost)
+        Ok(())
     }
 
     /// Remembers classes and who has to leave; returns the wanted shards that can be taken.
     fn note(&self, rows: &[LeaseRow], wanted: &HashSet<ShardNo>) -> Vec<ShardNo> {
         let mut state = lock(&self.state);
         state.classes = rows.iter().map(|row| (row.shard, row.class)).collect();
-        state.leaving =
-            state.held.keys().filter(|shard| !wanted.contains(shard)).copied().collect();
+        let State { held, leaving, .. } = &mut *state;
+        leaving.retain(|shard, _| !wanted.contains(shard));
+        for shard in held.keys().filter(|shard| !wanted.contains(shard)) {
+            leaving.entry(*shard).or_insert_with(Instant::now);
+        }
         rows.iter()
             .filter(|row| wanted.contains(&row.shard) && !state.held.contains_key(&row.shard))
             .filter(|row| row.lapsed || row.owner.is_none_or(|owner| owner == self.id))
@@ -187,23 +231,23 @@ impl Ownership {
             .collect()
     }
 
-    /// Gives shards back; they hold no work of ours any more.
+    /// Gives shards back. Returns under which epochs they were held.
     pub(crate) async fn release(
         &self,
         store: &Store,
         shards: &[ShardNo],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<(ShardNo, Epoch)>, StoreError> {
         let fence = self.fence(shards.iter().copied());
         if fence.held.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         store.release(&fence).await?;
         let mut state = lock(&self.state);
-        for (shard, _) in fence.held {
-            state.held.remove(&shard);
-            state.leaving.remove(&shard);
+        for (shard, _) in &fence.held {
+            state.held.remove(shard);
+            state.leaving.remove(shard);
         }
-        Ok(())
+        Ok(fence.held)
     }
 
     /// How long after its request a lease is surely ours: the margin covers slow clocks and the
@@ -256,7 +300,9 @@ mod tests {
     #[test]
     fn shards_spread_over_nodes() {
         let all = [node(10), node(20)];
-        let first = (0..64).filter(|n| rendezvous(ShardNo(*n), &all) == Some(node(10))).count();
+        let first = (0..64)
+            .filter(|n| rendezvous(ShardNo(*n), &all) == Some(node(10)))
+            .count();
         assert!((16..=48).contains(&first), "{first} of 64");
     }
 }

@@ -20,7 +20,9 @@ pub(crate) async fn park(node: &Node, rows: Vec<(QueueRow, OffsetDateTime)>) {
         let fence = node.ownership.fence(part.iter().map(|(row, _)| row.shard));
         match node.store.park(&fence, &moves).await {
             Ok(_) => node.metrics.parked.inc_by(part.len() as u64),
-            Err(error) => tracing::warn!(error = %error, rows = part.len(), "could not park deliveries; they are read again"),
+            Err(error) => {
+                tracing::warn!(error = %error, rows = part.len(), "could not park deliveries; they are read again")
+            }
         }
         part.iter().for_each(|(row, _)| node.memory.forget(row.key));
     }

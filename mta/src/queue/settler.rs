@@ -2,21 +2,25 @@
 //! on), then settled with others in one statement, however long PostgreSQL takes to come back.
 //! An outcome of a shard that was lost meanwhile is handed in to whoever owns it now.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mail::event::EventType;
-use store::{EventFlags, HandIn, Settlement, ShardNo, StoreError};
+use mail::ids::NodeId;
+use store::{Epoch, EventFlags, Fence, HandIn, Settlement, ShardNo, StoreError};
 use tokio::sync::mpsc;
 
 use super::Intent;
 use crate::journal::{JournalError, Ticket};
 use crate::node::Node;
+use crate::sync::lock;
 
 /// Outcomes in one statement at most.
 const BATCH_MAX: usize = 200;
+/// A batch that PostgreSQL cannot finish is halved down to this size.
+const HALVED_DOWN_TO: usize = 25;
 const WORKERS: usize = 2;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -34,17 +38,35 @@ pub(crate) struct Unsettled {
 pub(crate) struct Settler {
     outcomes: mpsc::UnboundedSender<Unsettled>,
     unsettled: AtomicUsize,
+    /// PostgreSQL will not have these. Their deliveries stay known, so that they are not sent again.
+    refused: Mutex<Vec<Unsettled>>,
 }
 
 impl Settler {
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Unsettled>) {
         let (outcomes, queue) = mpsc::unbounded_channel();
-        (Self { outcomes, unsettled: AtomicUsize::new(0) }, queue)
+        let settler = Self {
+            outcomes,
+            unsettled: AtomicUsize::new(0),
+            refused: Mutex::default(),
+        };
+        (settler, queue)
     }
 
     /// Outcomes waiting for PostgreSQL. Bounded by the gate, which looks at it.
     pub(crate) fn unsettled(&self) -> usize {
         self.unsettled.load(Ordering::Relaxed)
+    }
+
+    /// Outcomes that PostgreSQL refused.
+    pub(crate) fn refused(&self) -> usize {
+        lock(&self.refused).len()
+    }
+
+    /// Offers PostgreSQL again what it refused.
+    pub(crate) fn retry_refused(&self) {
+        let refused = std::mem::take(&mut *lock(&self.refused));
+        refused.into_iter().for_each(|outcome| self.queue(outcome));
     }
 
     /// Keeps an outcome for good: journaled when this returns, settled soon.
@@ -60,13 +82,19 @@ impl Settler {
     ) -> Result<(), JournalError> {
         let journaled = match serde_json::to_vec(&settlement) {
             Ok(record) => node.journal.append(record).await,
-            Err(error) => Err(JournalError::Write { source: Arc::new(std::io::Error::other(error)) }),
+            Err(error) => Err(JournalError::Write {
+                source: Arc::new(std::io::Error::other(error)),
+            }),
         };
         let (ticket, result) = match journaled {
             Ok(ticket) => (Some(ticket), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        self.queue(Unsettled { settlement, ticket, intent });
+        self.queue(Unsettled {
+            settlement,
+            ticket,
+            intent,
+        });
         result
     }
 
@@ -101,20 +129,26 @@ impl Settler {
     }
 }
 
-/// Settles a batch, waiting for PostgreSQL as long as it takes. Outcomes that it refuses as such
-/// (never by design) are isolated by halving, so that one cannot hold up the others.
-pub(crate) async fn settle_all(node: &Node, batch: Vec<Unsettled>) {
-    let mut parts = vec![batch];
+/// Settles a batch, waiting for PostgreSQL as long as it takes. What it refuses as such (never by
+/// design), or cannot finish in time, is isolated by halving, so that one outcome cannot hold up the
+/// others.
+pub(crate) async fn settle_all(node: &Node, outcomes: Vec<Unsettled>) {
+    let mut parts = chunks(outcomes);
     let mut pause = RETRY_FIRST;
     while let Some(mut part) = parts.pop() {
-        match settle(node, &part).await {
+        let fence = fence_of(node, &part);
+        match settle(node, &fence, &part).await {
             Ok(settled) => {
                 pause = RETRY_FIRST;
                 node.events_committed.notify_one();
-                conclude(node, part, &settled).await;
+                conclude(node, part, &settled, &fence).await;
             }
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(error = %error, outcomes = part.len(), "PostgreSQL is away, outcomes wait in the journal");
+                if part.len() > HALVED_DOWN_TO {
+                    // Perhaps it is there and only too slow for so many.
+                    parts.push(part.split_off(part.len() / 2));
+                }
                 parts.push(part);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
@@ -123,21 +157,18 @@ pub(crate) async fn settle_all(node: &Node, batch: Vec<Unsettled>) {
             }
             Err(error) if part.len() > 1 => {
                 tracing::error!(error = %error, "a batch of outcomes was refused, trying its halves");
-                let rest = part.split_off(part.len() / 2);
-                parts.push(rest);
+                parts.push(part.split_off(part.len() / 2));
                 parts.push(part);
             }
             Err(error) => {
                 tracing::error!(error = %error, "an outcome was refused: settling it without its texts");
                 node.metrics.settle_refused.inc();
-                for outcome in &mut part {
-                    strip(outcome);
-                }
-                match settle(node, &part).await {
-                    Ok(settled) => conclude(node, part, &settled).await,
+                part.iter_mut().for_each(strip);
+                match settle(node, &fence, &part).await {
+                    Ok(settled) => conclude(node, part, &settled, &fence).await,
                     Err(error) => {
-                        tracing::error!(error = %error, "still refused; it stays in the journal and is tried at the next start");
-                        part.iter().for_each(|outcome| node.memory.settled(outcome.settlement.row.key));
+                        tracing::error!(error = %error, "still refused; its delivery stays as it is and is tried again in a minute");
+                        lock(&node.settler.refused).extend(part);
                     }
                 }
             }
@@ -145,75 +176,111 @@ pub(crate) async fn settle_all(node: &Node, batch: Vec<Unsettled>) {
     }
 }
 
-async fn settle(node: &Node, part: &[Unsettled]) -> Result<Vec<bool>, StoreError> {
-    let shards: HashSet<ShardNo> = part.iter().map(|outcome| outcome.settlement.row.shard).collect();
-    let fence = node.ownership.fence(shards);
+fn chunks(outcomes: Vec<Unsettled>) -> Vec<Vec<Unsettled>> {
+    let mut rest = outcomes.into_iter();
+    let next = || {
+        let part: Vec<Unsettled> = rest.by_ref().take(BATCH_MAX).collect();
+        (!part.is_empty()).then_some(part)
+    };
+    let mut parts: Vec<Vec<Unsettled>> = std::iter::from_fn(next).collect();
+    // They are taken from the end.
+    parts.reverse();
+    parts
+}
+
+fn fence_of(node: &Node, part: &[Unsettled]) -> Fence {
+    let shards: HashSet<ShardNo> = part
+        .iter()
+        .map(|outcome| outcome.settlement.row.shard)
+        .collect();
+    node.ownership.fence(shards)
+}
+
+async fn settle(node: &Node, fence: &Fence, part: &[Unsettled]) -> Result<Vec<bool>, StoreError> {
     if fence.held.is_empty() {
         return Ok(vec![false; part.len()]);
     }
-    let settlements: Vec<Settlement> =
-        part.iter().map(|outcome| outcome.settlement.clone()).collect();
-    node.store.settle(&fence, &settlements).await
+    let settlements: Vec<Settlement> = part
+        .iter()
+        .map(|outcome| outcome.settlement.clone())
+        .collect();
+    node.store.settle(fence, &settlements).await
 }
 
 /// What follows from the answer: settled, settled earlier, or not ours to settle.
-async fn conclude(node: &Node, part: Vec<Unsettled>, settled: &[bool]) {
-    let mut lost = Vec::new();
+async fn conclude(node: &Node, part: Vec<Unsettled>, settled: &[bool], fence: &Fence) {
+    let mut unsettled = Vec::new();
     for (outcome, settled) in part.into_iter().zip(settled) {
         if *settled {
             count(node, &outcome.settlement);
             close(node, &outcome);
         } else {
-            lost.push(outcome);
+            unsettled.push(outcome);
         }
     }
-    if !lost.is_empty() {
-        conclude_unsettled(node, lost).await;
+    if !unsettled.is_empty() {
+        conclude_unsettled(node, unsettled, fence).await;
     }
 }
 
-/// Nothing changed for these: either the attempt was settled before (replay, taken over), or the
-/// shard is another's by now and its owner has to settle it. Handing in is right in both cases:
-/// the owner settles what is still queued with that attempt number and drops the rest.
-async fn conclude_unsettled(node: &Node, lost: Vec<Unsettled>) {
-    let owned = owned_shards(node).await;
-    let (gone, foreign): (Vec<_>, Vec<_>) =
-        lost.into_iter().partition(|outcome| owned.contains(&outcome.settlement.row.shard));
-    for outcome in &gone {
-        node.metrics.settle_missing.inc();
-        close(node, outcome);
-    }
-    if foreign.is_empty() {
+/// Nothing changed for these. Where the fence still stands, it stood then: the attempt was settled
+/// before. Where the shard is ours under another epoch, the fence was stale: once more. Otherwise
+/// the shard is another's, whose owner has to settle it.
+async fn conclude_unsettled(node: &Node, unsettled: Vec<Unsettled>, fence: &Fence) {
+    let Some(leases) = leases(node).await else {
         return;
+    };
+    let me = Some(node.ownership.id());
+    let mut foreign = Vec::new();
+    for outcome in unsettled {
+        let shard = outcome.settlement.row.shard;
+        match leases.get(&shard) {
+            Some((owner, epoch)) if *owner == me && fence.held.contains(&(shard, *epoch)) => {
+                node.metrics.settle_missing.inc();
+                close(node, &outcome);
+            }
+            Some((owner, _)) if *owner == me => {
+                tokio::time::sleep(RETRY_FIRST).await;
+                node.settler.queue(outcome);
+            }
+            _ => foreign.push(outcome),
+        }
     }
-    let epoch = node.state_dir.epoch_floor();
-    let hand_ins: Vec<HandIn> = foreign
-        .iter()
-        .map(|outcome| HandIn {
-            shard: outcome.settlement.row.shard,
-            epoch: store::Epoch(epoch),
-            settlement: Some(outcome.settlement.clone()),
-        })
-        .collect();
-    if patiently(node, "hand outcomes in", || node.store.hand_in(node.ownership.id(), &hand_ins)).await.is_some() {
-        node.metrics.handed_in.inc_by(hand_ins.len() as u64);
-        foreign.iter().for_each(|outcome| close(node, outcome));
+    let epoch = Epoch(node.state_dir.epoch_floor());
+    for part in foreign.chunks(BATCH_MAX) {
+        let hand_ins: Vec<HandIn> = part
+            .iter()
+            .map(|outcome| HandIn {
+                shard: outcome.settlement.row.shard,
+                epoch,
+                settlement: Some(outcome.settlement.clone()),
+            })
+            .collect();
+        let work = || node.store.hand_in(node.ownership.id(), &hand_ins);
+        if patiently(node, "hand outcomes in", work).await.is_some() {
+            node.metrics.handed_in.inc_by(hand_ins.len() as u64);
+            part.iter().for_each(|outcome| close(node, outcome));
+        }
     }
 }
 
-/// Shards whose lease row names this node at the epoch it knows.
-async fn owned_shards(node: &Node) -> HashSet<ShardNo> {
-    let held = node.ownership.held();
+/// Who holds which shard, by PostgreSQL. `None` when the node is killed before it answers.
+pub(super) async fn leases(node: &Node) -> Option<HashMap<ShardNo, (Option<NodeId>, Epoch)>> {
     let group = node.config.queue_group;
-    let rows = patiently(node, "read the leases", || node.store.shards(group)).await.unwrap_or_default();
-    rows.into_iter()
-        .filter(|row| row.owner == Some(node.ownership.id()) && held.contains(&(row.shard, row.epoch)))
-        .map(|row| row.shard)
-        .collect()
+    let rows = patiently(node, "read the leases", || node.store.shards(group)).await?;
+    Some(
+        rows.into_iter()
+            .map(|row| (row.shard, (row.owner, row.epoch)))
+            .collect(),
+    )
 }
 
 /// Tries until PostgreSQL answers; `None` when the node is killed before that, or refused.
-pub(crate) async fn patiently<T, F>(node: &Node, what: &str, mut work: impl FnMut() -> F) -> Option<T>
+pub(crate) async fn patiently<T, F>(
+    node: &Node,
+    what: &str,
+    mut work: impl FnMut() -> F,
+) -> Option<T>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -235,7 +302,9 @@ where
 }
 
 fn close(node: &Node, outcome: &Unsettled) {
-    node.memory.settled(outcome.settlement.row.key);
+    let row = &outcome.settlement.row;
+    node.memory.settled(row.key, row.attempt);
+    node.ambiguity.resolved(row.key, row.attempt);
     if let Some(intent) = outcome.intent {
         node.gate.close(intent);
     }
@@ -247,13 +316,18 @@ fn close(node: &Node, outcome: &Unsettled) {
 fn count(node: &Node, settlement: &Settlement) {
     let event = &settlement.event;
     let ambiguous = event.flags.contains(EventFlags::AMBIGUOUS);
-    node.metrics.outcomes.with_label_values(&[event.kind.as_str()]).inc();
+    node.metrics
+        .outcomes
+        .with_label_values(&[event.kind.as_str()])
+        .inc();
     if ambiguous && event.kind == EventType::EmailDeferred {
         node.metrics.ambiguous.inc();
     }
     if settlement.next.is_none() {
         let age = node.clock.now() - settlement.row.first_at;
-        node.metrics.queue_time.observe(age.as_seconds_f64().max(0.0));
+        node.metrics
+            .queue_time
+            .observe(age.as_seconds_f64().max(0.0));
     }
 }
 

@@ -17,13 +17,28 @@ const KEY_BYTES_MAX: usize = 255;
 pub struct SiteKey(Arc<str>);
 
 impl SiteKey {
-    /// The sorted host names, joined by commas. A set too long for that is named by its first host
-    /// and a digest of all, so that no one can choose a set that shares another's key.
+    /// The host names in order of preference, equal ones sorted and joined by commas, ranks joined
+    /// by `>`. The order belongs to the name: a connection made for one domain is used for others of
+    /// its site, and must lead to the host they prefer as well (RFC 5321 section 5.1). A set too
+    /// long for that is named by its first host and a digest of all, so that no one can choose a set
+    /// that shares another's key.
     pub(super) fn of_hosts(hosts: &[RouteHost]) -> Self {
-        let mut names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let joined = names.join(",");
+        let mut ranked: Vec<(u16, &str)> = hosts
+            .iter()
+            .map(|host| (host.preference, host.name.as_str()))
+            .collect();
+        ranked.sort_unstable();
+        ranked.dedup();
+        let ranks = ranked.chunk_by(|a, b| a.0 == b.0);
+        let joined = ranks
+            .map(|rank| {
+                rank.iter()
+                    .map(|(_, name)| *name)
+                    .collect::<Vec<_>>()
+                    .join(",")
+            })
+            .collect::<Vec<_>>()
+            .join(">");
         if joined.len() <= KEY_BYTES_MAX {
             return Self(joined.into());
         }
@@ -35,7 +50,7 @@ impl SiteKey {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         // A name is at most 253 octets; what is cut is in the digest.
-        let first: String = names[0].chars().take(200).collect();
+        let first: String = ranked[0].1.chars().take(200).collect();
         Self(format!("{first}#{hex}").into())
     }
 

@@ -104,7 +104,10 @@ impl Platform {
                     .register_source(source.address, &source.ehlo)
                     .await?;
             }
-            let mta = Mta::open(mta_config, dependencies(&foundation, wake.clone(), events_committed.clone()))?;
+            let mta = Mta::open(
+                mta_config,
+                dependencies(&foundation, wake.clone(), events_committed.clone()),
+            )?;
             local = Some(mta.hints());
             checks.push(spawn_mta(&mut running, mta));
         }

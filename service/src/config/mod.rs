@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 pub use error::{ConfigError, Problem};
 pub use sections::{
     ApiConfig, DatabaseConfig, DeadlinesConfig, LogConfig, MetricsConfig, MtaConfig, NodeConfig,
-    RedisConfig, ReturnPathConfig, SandboxConfig, SecretsConfig, SourceConfig,
-    TestConfig, WorkerConfig,
+    RedisConfig, ReturnPathConfig, SandboxConfig, SecretsConfig, SourceConfig, TestConfig,
+    WorkerConfig,
 };
 pub use urls::{DatabaseUrl, PublicUrl, RedisUrl};
 pub use values::{Host, HostName, HostPort, Network, RouteDomain, Seconds};

@@ -269,12 +269,12 @@ async fn a_late_outcome_reaches_the_new_owner_whole() {
     assert!(
         world
             .store
-            .handed_in(&[elsewhere])
+            .handed_in(&[elsewhere], 10)
             .await
             .unwrap()
             .is_empty()
     );
-    let received = world.store.handed_in(&[row.shard]).await.unwrap();
+    let received = world.store.handed_in(&[row.shard], 10).await.unwrap();
     assert_eq!(received.len(), 2);
     assert!(handed.iter().all(|one| {
         received
@@ -287,7 +287,7 @@ async fn a_late_outcome_reaches_the_new_owner_whole() {
     assert!(
         world
             .store
-            .handed_in(&[row.shard])
+            .handed_in(&[row.shard], 10)
             .await
             .unwrap()
             .is_empty()
