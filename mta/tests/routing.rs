@@ -61,8 +61,10 @@ async fn mx_hosts_come_by_preference_and_fold_to_a_site() {
     let server = Zone::default()
         .mx("a.test", 20, "MX2.provider.test")
         .mx("a.test", 10, "mx1.provider.test")
-        .mx("b.test", 5, "mx1.provider.test")
-        .mx("b.test", 5, "mx2.provider.test")
+        .mx("b.test", 1, "mx1.provider.test")
+        .mx("b.test", 2, "mx2.provider.test")
+        .mx("c.test", 20, "mx1.provider.test")
+        .mx("c.test", 10, "mx2.provider.test")
         .serve()
         .await;
     let router = router(&server);
@@ -72,8 +74,13 @@ async fn mx_hosts_come_by_preference_and_fold_to_a_site() {
     );
     let a = router.route(&domain("a.test")).await.unwrap();
     let b = router.route(&domain("b.test")).await.unwrap();
+    let c = router.route(&domain("c.test")).await.unwrap();
     assert_eq!(a.site, b.site);
-    assert_eq!(a.site.as_str(), "mx1.provider.test,mx2.provider.test");
+    assert_eq!(a.site.as_str(), "mx1.provider.test>mx2.provider.test");
+    assert_ne!(
+        a.site, c.site,
+        "a shared connection would lead to the host c.test likes less"
+    );
     assert_eq!(a.hosts[0].port, 25);
 }
 

@@ -49,14 +49,11 @@ async fn mail_goes_where_dns_says() {
     let dns = Zone::default()
         .a("mx1.test", &up1)
         .a("mx2.test", &up2)
-        // Other names of the same hosts: one set of names is one site, and shares connections.
-        .a("mx3.test", &up1)
-        .a("mx4.test", &up2)
         .a("down.test", "127.0.0.2")
         .mx("order.test", 10, "mx1.test")
         .mx("order.test", 20, "mx2.test")
-        .mx("reversed.test", 20, "mx3.test")
-        .mx("reversed.test", 10, "mx4.test")
+        .mx("reversed.test", 20, "mx1.test")
+        .mx("reversed.test", 10, "mx2.test")
         .mx("failover.test", 10, "down.test")
         .mx("failover.test", 20, "mx2.test")
         .a("implicit.test", &up1)
@@ -76,7 +73,7 @@ async fn mail_goes_where_dns_says() {
     let api = platform.api(0);
     let expected = [
         ("order.test", "delivered", Some("mx1.test")),
-        ("reversed.test", "delivered", Some("mx4.test")),
+        ("reversed.test", "delivered", Some("mx2.test")),
         ("failover.test", "delivered", Some("mx2.test")),
         ("implicit.test", "delivered", Some("implicit.test")),
         ("null.test", "bounced", None),

@@ -164,7 +164,7 @@ async fn each_delivery_tells_its_attempts_and_the_least_finished_one_counts() {
     let first = &seen.json["deliveries"][0];
     assert!(first["next_attempt_at"].is_string(), "{first}");
     let expected = json!({
-        "number": 1, "at": first["events"][1]["timestamp"], "mx": "mx.example.com",
+        "number": 1, "at": first["events"][1]["timestamp"], "source": null, "mx": "mx.example.com",
         "tls": "TLSv1.3", "reply": "452 4.2.2 full", "class": "mailbox_full", "duration_ms": 12,
         "ambiguous": true
     });

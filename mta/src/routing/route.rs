@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(route, Route::of_hosts(reversed, 5));
         let names: Vec<_> = route.hosts.iter().map(|host| host.name.as_str()).collect();
         assert_eq!(names, ["c", "a", "b"]);
-        assert_eq!(route.site.as_str(), "a,b,c");
+        assert_eq!(route.site.as_str(), "c>a,b");
     }
 
     #[test]
