@@ -90,8 +90,8 @@ impl Default for MtaLimits {
             connections: 2_000,
             messages_per_connection: 100,
             idle: Duration::from_secs(20),
-            waiting: 60_000,
-            waiting_per_lane: 10_000,
+            waiting: 200_000,
+            waiting_per_lane: 50_000,
             unsettled: 20_000,
         }
     }

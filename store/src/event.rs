@@ -128,7 +128,7 @@ impl TryFrom<EventColumns> for StoredEvent {
             sequence: unsigned("event sequence", row.sequence)?,
             attempt: unsigned("attempt number", row.attempt)?,
             flags: EventFlags::from_bits(row.flags),
-            class: row.class.map(bounce_class).transpose()?,
+            class: row.class.and_then(|class| known_class(row.id, class)),
             code: row
                 .code
                 .map(|code| unsigned("reply code", code))
@@ -145,7 +145,8 @@ impl TryFrom<EventColumns> for StoredEvent {
 }
 
 impl Store {
-    /// All events of a message, by recipient and sequence.
+    /// All events of a message, by recipient and sequence. Those that cannot be understood are
+    /// logged and left out.
     ///
     /// # Errors
     /// Of the database.
@@ -163,8 +164,23 @@ impl Store {
         .fetch_all(&self.general)
         .await
         .during("read the events of a message")?;
-        rows.into_iter().map(StoredEvent::try_from).collect()
+        Ok(rows.into_iter().filter_map(readable).collect())
     }
+}
+
+/// A class that a newer version wrote is no reason to withhold the rest of the event.
+fn known_class(event: Uuid, code: i16) -> Option<BounceClass> {
+    bounce_class(code)
+        .inspect_err(|error| tracing::warn!(%error, %event, "an event is read without its class"))
+        .ok()
+}
+
+/// The event, unless it cannot be understood: one such row must not hide the others.
+fn readable(row: EventColumns) -> Option<StoredEvent> {
+    let id = row.id;
+    StoredEvent::try_from(row)
+        .inspect_err(|error| tracing::error!(%error, event = %id, "an event is left out"))
+        .ok()
 }
 
 /// The smallest UUIDv7 made a day before this one: clocks of two nodes may differ a little.

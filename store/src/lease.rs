@@ -265,15 +265,30 @@ impl Store {
         .during("save cursors of the event log")
     }
 
-    /// Gives all readers of the owner back.
+    /// Gives readers back, of those still held under their epochs: one that was taken anew by a
+    /// successor of the same name is not this holder's to give.
     ///
     /// # Errors
     /// Of the database; then they lapse by themselves.
-    pub async fn dispatchers_release(&self, owner: Uuid) -> Result<(), StoreError> {
+    pub async fn dispatchers_release(
+        &self,
+        owner: Uuid,
+        held: &[(i16, Epoch)],
+    ) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE dispatcher_lease SET owner = NULL, expires_at = '-infinity' WHERE owner = $1",
+            "WITH mine AS MATERIALIZED (
+               SELECT d.number
+               FROM unnest($2::int2[], $3::int8[]) AS u (number, epoch)
+               JOIN dispatcher_lease d ON d.number = u.number AND d.epoch = u.epoch
+               WHERE d.owner = $1
+               ORDER BY d.number
+               FOR NO KEY UPDATE OF d)
+             UPDATE dispatcher_lease d SET owner = NULL, expires_at = '-infinity'
+             FROM mine WHERE d.number = mine.number",
         )
         .bind(owner)
+        .bind(held.iter().map(|(number, _)| *number).collect::<Vec<i16>>())
+        .bind(held.iter().map(|(_, epoch)| epoch.0).collect::<Vec<i64>>())
         .execute(&self.general)
         .await
         .during("release readers of the event log")?;

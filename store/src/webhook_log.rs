@@ -90,8 +90,10 @@ pub struct LogRow {
 pub struct LogPage {
     /// Transactions from this one on may still be running and were not looked at.
     pub horizon: u64,
-    /// In the order of the log.
+    /// In the order of the log. Rows that cannot be understood are logged and left out.
     pub rows: Vec<LogRow>,
+    /// Where the last row found stands, left out or not; none without any.
+    pub last: Option<LogCursor>,
     /// Everything below the horizon was seen.
     pub complete: bool,
 }
@@ -123,27 +125,26 @@ impl Store {
             .first()
             .ok_or_else(|| StoreError::corrupt("horizon", "no row"))?;
         let horizon = parse_xid(first.try_get("horizon").during(operation)?)?;
-        let mut rows = Vec::with_capacity(found.len());
+        let (mut rows, mut last, mut events) = (Vec::with_capacity(found.len()), None, 0_i64);
         for row in &found {
             // The horizon comes alone when there is no event.
-            if row
-                .try_get::<Option<Uuid>, _>("id")
-                .during(operation)?
-                .is_some()
-            {
-                rows.push(log_row(row)?);
+            if let Some(id) = row.try_get("id").during(operation)? {
+                let xid = row.try_get("xid").during(operation)?;
+                last = Some(LogCursor::from_columns(xid, id)?);
+                rows.extend(log_row(row)?);
+                events += 1;
             }
         }
-        let complete = i64::try_from(rows.len()).is_ok_and(|read| read < limit);
         Ok(LogPage {
             horizon,
             rows,
-            complete,
+            last,
+            complete: events < limit,
         })
     }
 
     /// Events by id and subject, as [`Store::read_log`] gives them, to tell them again. Those
-    /// whose partition is gone are left out.
+    /// whose partition is gone, or that cannot be understood, are left out.
     ///
     /// # Errors
     /// Of the database.
@@ -181,12 +182,20 @@ impl Store {
         .fetch_all(&self.general)
         .await
         .during("read events by id")?;
-        found.iter().map(log_row).collect()
+        found.iter().map(log_row).filter_map(Result::transpose).collect()
     }
 }
 
-fn log_row(row: &PgRow) -> Result<LogRow, StoreError> {
-    read_log_row(row).during("read a row of the event log")?
+/// The row, unless a value in it cannot be understood, as one that a newer version wrote: the log
+/// is everybody's, and goes on without it.
+fn log_row(row: &PgRow) -> Result<Option<LogRow>, StoreError> {
+    let operation = "read a row of the event log";
+    let read = read_log_row(row).during(operation)?;
+    if let Err(error) = &read {
+        let event: Uuid = row.try_get("id").during(operation)?;
+        tracing::error!(%error, %event, "no webhook is told of an event");
+    }
+    Ok(read.ok())
 }
 
 fn read_log_row(row: &PgRow) -> Result<Result<LogRow, StoreError>, sqlx::Error> {

@@ -125,7 +125,7 @@ impl Path {
         let lane = (waiting.class, waiting.row.account);
         if state.queue.lane_len(lane.0, lane.1) >= self.lane_max {
             let rate = state.rate.per_second();
-            let until = state.surplus.place(&lane, now, self.lane_max, rate);
+            let until = state.surplus.place(&lane, now, rate);
             return Err((Box::new(waiting), until));
         }
         state.queue.push(lane.0, lane.1, waiting);

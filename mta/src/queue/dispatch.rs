@@ -78,7 +78,7 @@ pub(crate) async fn dispatch(node: &Arc<Node>, rows: Vec<QueueRow>) -> Result<()
 fn over_its_share(node: &Node, row: &QueueRow, now: OffsetDateTime) -> Option<OffsetDateTime> {
     let held = node.memory.held_by(row.account);
     let over = held > node.config.limits.waiting / ACCOUNT_SHARE;
-    over.then(|| lock(&node.surplus).place(&row.account, now, held, 0.0))
+    over.then(|| lock(&node.surplus).place(&row.account, now, 0.0))
 }
 
 /// Ends a delivery whose time is over.

@@ -110,7 +110,18 @@ async fn readers_of_the_log_are_shared_fairly_and_keep_their_place() {
         .unwrap();
     assert!(late.is_empty());
 
-    store.dispatchers_release(a).await.unwrap();
+    let held: Vec<_> = half.iter().map(|lease| (lease.number, Epoch(9))).collect();
+    store.dispatchers_release(a, &held).await.unwrap();
+    assert_eq!(
+        store.dispatchers_take(b, TTL, 16).await.unwrap().len(),
+        8,
+        "not those of another epoch"
+    );
+    let held: Vec<_> = half
+        .iter()
+        .map(|lease| (lease.number, lease.epoch))
+        .collect();
+    store.dispatchers_release(a, &held).await.unwrap();
     assert_eq!(store.dispatchers_take(b, TTL, 16).await.unwrap().len(), 16);
 }
 
