@@ -9,6 +9,7 @@ pub mod config;
 mod delivery;
 pub mod journal;
 mod lanes;
+mod leasing;
 pub mod listener;
 mod metrics;
 mod node;

@@ -105,9 +105,15 @@ impl Installer {
 
     /// A daemon that was not started now must not start at the next boot either.
     fn disable(&self, packages: &[&str]) -> Outcome {
-        if on_path("systemctl").is_some() && packages.contains(&"redis-server") {
-            self.run("systemctl", &["disable", "redis-server.service"])?;
+        if !packages.contains(&"redis-server") {
+            return Ok(());
         }
+        if on_path("systemctl").is_some() {
+            return self.run("systemctl", &["disable", "redis-server.service"]);
+        }
+        // Without systemd at hand the links it would follow at the next start are there all the same.
+        self.run("deb-systemd-helper", &["disable", "redis-server.service"])?;
+        self.run("update-rc.d", &["redis-server", "disable"])?;
         Ok(())
     }
 }
