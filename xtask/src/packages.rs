@@ -112,9 +112,14 @@ impl Installer {
             return self.run("systemctl", &["disable", "redis-server.service"]);
         }
         // Without systemd at hand the links it would follow at the next start are there all the same.
-        self.run("deb-systemd-helper", &["disable", "redis-server.service"])?;
         self.run("update-rc.d", &["redis-server", "disable"])?;
-        Ok(())
+        self.run(
+            "rm",
+            &[
+                "-f",
+                "/etc/systemd/system/multi-user.target.wants/redis-server.service",
+            ],
+        )
     }
 }
 
