@@ -18,23 +18,26 @@ const HOW: &str = "send the header `Authorization: Bearer pr_live_…` with an A
 pub(crate) trait Permission: Send {
     /// The scope a key must hold.
     const SCOPE: &'static str;
+    /// Whether test keys may do it too: what it reaches is theirs alone or told apart by mode.
+    const TEST_KEYS: bool;
 }
 
 macro_rules! permissions {
-    ($($name:ident => $scope:literal;)+) => {$(
+    ($($name:ident => $scope:literal, test keys: $test_keys:literal;)+) => {$(
         #[doc = concat!("Needs the scope `", $scope, "`.")]
         pub(crate) struct $name;
 
         impl Permission for $name {
             const SCOPE: &'static str = $scope;
+            const TEST_KEYS: bool = $test_keys;
         }
     )+};
 }
 
 permissions! {
-    SendEmails => "emails:send";
-    ReadEmails => "emails:read";
-    ManageWebhooks => "webhooks:*";
+    SendEmails => "emails:send", test keys: true;
+    ReadEmails => "emails:read", test keys: true;
+    ManageWebhooks => "webhooks:*", test keys: false;
 }
 
 /// The account that a key speaks for.
@@ -74,6 +77,11 @@ impl<P: Permission> FromRequestParts<AppState> for Allowed<P> {
             return Err(invalid_key("the API key has expired; use a newer one"));
         }
         require(&key, P::SCOPE)?;
+        if key.test && !P::TEST_KEYS {
+            let detail = "webhooks tell about live mail too, so a test key can neither see nor \
+                          change them; use a live key";
+            return Err(Problem::new(Code::TestKeyNotAllowed, detail));
+        }
         let principal = Principal {
             account: key.account,
             test: key.test,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mail::message::Limits;
+use service::config::Network;
 use store::RetentionClass;
 
 /// Settings of the HTTP interface.
@@ -12,6 +13,10 @@ pub struct ApiConfig {
     pub message_limits: Limits,
     /// Largest request body after decompression, in octets.
     pub body_max_octets: usize,
+    /// Octets of request bodies in memory at once, all requests together.
+    pub bodies_max_octets: usize,
+    /// How long a request waits for room for its body before it is asked to come back.
+    pub body_room_timeout: Duration,
     /// Largest message after composing, in octets.
     pub message_max_octets: usize,
     /// How long a client may take to send one request body.
@@ -36,6 +41,8 @@ pub struct ApiConfig {
     pub inbox_token: Option<String>,
     /// Whether webhook URLs may be plain HTTP and on this machine or a private network.
     pub allow_insecure_webhooks: bool,
+    /// Private networks that HTTPS webhooks may be in.
+    pub webhook_allowed_networks: Vec<Network>,
     /// Webhook endpoints that one account may have.
     pub webhook_endpoints_max: usize,
     /// Whether `/healthz`, `/readyz` and `/metrics` are answered here too.
@@ -47,6 +54,8 @@ impl Default for ApiConfig {
         Self {
             message_limits: Limits::default(),
             body_max_octets: 40 * 1024 * 1024,
+            bodies_max_octets: 256 * 1024 * 1024,
+            body_room_timeout: Duration::from_secs(5),
             message_max_octets: 40 * 1024 * 1024,
             body_timeout: Duration::from_secs(60),
             header_timeout: Duration::from_secs(60),
@@ -58,6 +67,7 @@ impl Default for ApiConfig {
             sandbox_available: false,
             inbox_token: None,
             allow_insecure_webhooks: false,
+            webhook_allowed_networks: Vec::new(),
             webhook_endpoints_max: 50,
             operator_routes: true,
         }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
+use crate::body_budget::{BodyBudget, BodyRoom, work_on};
 use crate::json;
 use crate::problem::{Code, Problem};
 use crate::state::AppState;
@@ -21,17 +22,37 @@ pub(crate) struct JsonBody<T> {
     pub(crate) value: T,
     /// After decompression.
     pub(crate) raw: Bytes,
+    /// Kept as long as the body.
+    pub(crate) room: BodyRoom,
 }
 
-impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         check_media_type(request.headers())?;
+        let budget = request.extensions().get::<BodyBudget>().cloned();
+        let budget = budget.ok_or_else(|| {
+            tracing::error!("the router has no budget for bodies");
+            Problem::new(Code::Internal, "the request cannot be read")
+        })?;
+        let wanted = wanted_room(request.headers(), state);
+        let mut room = budget.room_for(wanted).await?;
         let raw = read_body(request, state).await?;
-        let value = json::parse(&raw)?;
-        Ok(Self { value, raw })
+        room.shrink_to(raw.len());
+        let body = raw.clone();
+        let value = work_on(raw.len(), move || json::parse(&body)).await??;
+        Ok(Self { value, raw, room })
     }
+}
+
+/// How many octets of room the body needs: what it announces, or as much as the largest.
+/// Decompression has removed the length of what it unpacks.
+fn wanted_room(headers: &HeaderMap, state: &AppState) -> usize {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    announced.unwrap_or(state.config.body_max_octets)
 }
 
 /// `application/json`, or another type that says it is JSON (RFC 6839 section 3.1).

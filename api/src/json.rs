@@ -2,6 +2,7 @@
 //! malformed text with its place, a wrong shape with a pointer to the field.
 //! Knows no field's meaning.
 
+use mail::message_fields::bounded::TOO_MANY;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment};
@@ -73,6 +74,8 @@ fn classify(detail: &str) -> (&'static str, Option<&str>) {
         ("duplicate_field", Some(name))
     } else if let Some(name) = named("missing field ") {
         ("required", Some(name))
+    } else if detail.starts_with(TOO_MANY) {
+        ("too_many", None)
     } else {
         ("invalid_type", None)
     }
@@ -133,7 +136,7 @@ mod tests {
             "invalid unicode code point at line 1 column 10",
         );
         let deep = [&br#"{"to":"#[..], &[b'['; 300]].concat();
-        assert_eq!(explained(&deep)[0], "malformed_json");
+        assert_eq!(explained(&deep)[0], "validation_failed");
     }
 
     #[test]
@@ -172,7 +175,7 @@ mod tests {
             r#"{"to":7}"#,
             "/to",
             "invalid_type",
-            "expected a string or an array of strings",
+            "invalid type: integer `7`, expected a string or an array of strings",
         );
         check(
             r#"{"tags":["a",7]}"#,
@@ -191,6 +194,18 @@ mod tests {
             "/to",
             "duplicate_field",
             "duplicate field `to`",
+        );
+        check(
+            &format!("{{\"to\":[{}]}}", vec!["\"\""; 100_000].join(",")),
+            "/to",
+            "too_many",
+            "too many members",
+        );
+        check(
+            &format!("{{\"tags\":[{}]}}", vec!["\"\""; 100_000].join(",")),
+            "/tags",
+            "too_many",
+            "too many members",
         );
         check(
             r#"{"require_tls":"yes"}"#,

@@ -83,7 +83,7 @@ problem_sets! {
     /// What can go wrong with any request.
     CommonProblems {
         "401" => "The API key is missing, unknown, revoked or expired",
-        "403" => "The API key lacks the scope, or the sender's domain is not verified",
+        "403" => "The API key lacks the scope or is a test key where only live ones serve, or the sender's domain is not verified",
         "500" => "A fault of the platform",
         "503" => "The platform cannot answer at the moment; nothing was half done",
     }

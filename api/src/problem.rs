@@ -42,6 +42,7 @@ codes! {
     MissingApiKey, UNAUTHORIZED, "missing_api_key", "An API key is needed";
     InvalidApiKey, UNAUTHORIZED, "invalid_api_key", "The API key is not valid";
     MissingScope, FORBIDDEN, "missing_scope", "The API key may not do this";
+    TestKeyNotAllowed, FORBIDDEN, "test_key_not_allowed", "A test key may not do this";
     SenderNotVerified, FORBIDDEN, "sender_not_verified", "The sender's domain is not verified";
     NotFound, NOT_FOUND, "not_found", "There is no such thing";
     MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not know the method";
@@ -155,6 +156,12 @@ impl Problem {
             errors,
             ..Self::new(Code::ValidationFailed, detail)
         }
+    }
+
+    /// The same with the status and title of another code.
+    pub(crate) fn with_code(mut self, code: Code) -> Self {
+        self.code = code;
+        self
     }
 
     /// The same answer for what does not exist and for what belongs to somebody else.

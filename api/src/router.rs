@@ -1,9 +1,9 @@
 //! Every route on one screen, and the layers around them. No handler lives here, and no route
 //! is added in any other way: what is not in the published document is not answered.
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use service::health::{self, Check};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
@@ -11,6 +11,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::body_budget::BodyBudget;
 use crate::endpoints::{emails, sandbox, webhooks};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
@@ -52,6 +53,7 @@ pub fn router(state: AppState) -> Router {
 pub(crate) fn layered(router: Router, state: &AppState) -> Router {
     let body_max_octets = state.config.body_max_octets;
     router
+        .layer(Extension(BodyBudget::new(&state.config)))
         // Counts what comes out of decompression.
         .layer(DefaultBodyLimit::max(body_max_octets))
         .layer(RequestDecompressionLayer::new())

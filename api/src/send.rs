@@ -17,15 +17,13 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::auth::Principal;
+use crate::body_budget::work_on;
 use crate::problem::{Code, FieldProblem, Problem, chain};
 use crate::random;
 use crate::state::AppState;
 
 /// The stream of messages that name none.
 const STREAM_DEFAULT: &str = "transactional";
-/// Bodies above this are composed on a thread of their own: smaller ones take less time than
-/// moving them there.
-const COMPOSE_INLINE_MAX_OCTETS: usize = 64 * 1024;
 
 /// The answer to an accepted send.
 #[derive(Serialize, ToSchema)]
@@ -205,15 +203,7 @@ async fn prepare(
             message,
         })
     };
-    let prepared = if octets <= COMPOSE_INLINE_MAX_OCTETS {
-        work()
-    } else {
-        tokio::task::spawn_blocking(work).await.map_err(|error| {
-            tracing::error!(%error, "composing did not finish");
-            Problem::new(Code::Internal, "the message could not be composed")
-        })?
-    };
-    let prepared = prepared.map_err(|error| {
+    let prepared = work_on(octets, work).await?.map_err(|error| {
         tracing::error!(error = chain(&error), "composing failed");
         Problem::new(Code::Internal, "the message could not be composed")
     })?;

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use service::config::Network;
 use url::{Host, Url};
 
 /// Longest URL, in octets.
@@ -47,11 +48,11 @@ impl WebhookUrlError {
 }
 
 impl WebhookUrl {
-    /// Reads a URL. With `allow_insecure` plain HTTP and private hosts are good too.
+    /// Reads a URL by these rules.
     ///
     /// # Errors
     /// See [`WebhookUrlError`].
-    pub(crate) fn parse(text: &str, allow_insecure: bool) -> Result<Self, WebhookUrlError> {
+    pub(crate) fn parse(text: &str, rules: &UrlRules<'_>) -> Result<Self, WebhookUrlError> {
         if text.len() > URL_MAX {
             return Err(WebhookUrlError::TooLong);
         }
@@ -62,7 +63,7 @@ impl WebhookUrl {
         let url = Url::parse(text).map_err(|_| WebhookUrlError::Invalid)?;
         match url.scheme() {
             "https" => {}
-            "http" if allow_insecure => {}
+            "http" if rules.allow_insecure => {}
             _ => return Err(WebhookUrlError::NotHttps),
         }
         if !url.username().is_empty() || url.password().is_some() {
@@ -72,7 +73,7 @@ impl WebhookUrl {
             return Err(WebhookUrlError::Fragment);
         }
         let host = url.host().ok_or(WebhookUrlError::Invalid)?;
-        if !allow_insecure && is_private_host(&host) {
+        if !rules.allow(&host) {
             return Err(WebhookUrlError::PrivateHost);
         }
         Ok(Self(url))
@@ -81,6 +82,32 @@ impl WebhookUrl {
     /// The URL as it will be called.
     pub(crate) fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+}
+
+/// What the operator allows beyond HTTPS to the public Internet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct UrlRules<'a> {
+    /// Plain HTTP and private hosts are good too.
+    pub(crate) allow_insecure: bool,
+    /// Private networks that may be called.
+    pub(crate) networks: &'a [Network],
+}
+
+impl UrlRules<'_> {
+    fn allow(&self, host: &Host<&str>) -> bool {
+        let is_allowed = |address: IpAddr| {
+            self.networks
+                .iter()
+                .any(|network| network.contains(address))
+        };
+        let by_network = match host {
+            Host::Ipv4(address) => is_allowed(IpAddr::V4(*address)),
+            Host::Ipv6(address) => is_allowed(IpAddr::V6(*address)),
+            // Only the address behind the name can tell, which the caller looks at.
+            Host::Domain(_) => !self.networks.is_empty(),
+        };
+        self.allow_insecure || by_network || !is_private_host(host)
     }
 }
 
@@ -154,7 +181,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: Result<&str, WebhookUrlError>) {
-        let found = WebhookUrl::parse(text, false);
+        let found = WebhookUrl::parse(text, &UrlRules::default());
         assert_eq!(
             found.as_ref().map(WebhookUrl::as_str).map_err(|e| *e),
             expected,
@@ -208,6 +235,24 @@ mod tests {
     }
 
     #[test]
+    fn an_allowed_network_allows_its_hosts_and_no_plain_http() {
+        let networks = ["10.0.0.0/8".parse().unwrap()];
+        let rules = UrlRules {
+            allow_insecure: false,
+            networks: &networks,
+        };
+        let check = |text: &str, expected: Option<WebhookUrlError>| {
+            assert_eq!(WebhookUrl::parse(text, &rules).err(), expected, "{text}");
+        };
+        check("https://10.1.2.3/", None);
+        check("https://hooks.internal/", None);
+        check("https://192.168.0.1/", Some(WebhookUrlError::PrivateHost));
+        check("https://127.0.0.1/", Some(WebhookUrlError::PrivateHost));
+        check("http://10.1.2.3/", Some(WebhookUrlError::NotHttps));
+        check("http://hooks.example.com/", Some(WebhookUrlError::NotHttps));
+    }
+
+    #[test]
     fn private_hosts_are_refused_in_every_spelling() {
         let hosts = [
             "127.0.0.1",
@@ -243,13 +288,17 @@ mod tests {
             "metadata.google.internal",
             "intranet",
         ];
+        let insecure = UrlRules {
+            allow_insecure: true,
+            networks: &[],
+        };
         for host in hosts {
             check(
                 &format!("https://{host}/"),
                 Err(WebhookUrlError::PrivateHost),
             );
             assert!(
-                WebhookUrl::parse(&format!("http://{host}:8080/"), true).is_ok(),
+                WebhookUrl::parse(&format!("http://{host}:8080/"), &insecure).is_ok(),
                 "{host}"
             );
         }

@@ -1,6 +1,8 @@
 //! The fields of a send request as they arrive, and the rules of the single field.
 //! Puts no fields together: that is `message`'s part.
 
+pub mod bounded;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use crate::text::{DbText, TextError};
 /// The JSON body of one send, before any rule was looked at.
 ///
 /// An unknown field, or one given twice, is an error of serde that names the field. In the maps
-/// `headers` and `metadata` the last of two equal keys counts.
+/// `headers` and `metadata` the last of two equal keys counts. Lists and maps far beyond every
+/// limit are errors of serde too, which begin with [`bounded::TOO_MANY`].
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendRequest {
@@ -39,13 +42,13 @@ pub struct SendRequest {
     /// Plain text body.
     pub text: Option<String>,
     /// Further header fields.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::map::<_, 500>")]
     pub headers: BTreeMap<String, String>,
     /// Words to find and count the message by.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list::<_, 100>")]
     pub tags: Vec<String>,
     /// The sender's own keys and values, given back on every event.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::map::<_, 200>")]
     pub metadata: BTreeMap<String, String>,
     /// Name of the stream.
     pub stream: Option<String>,
@@ -56,8 +59,7 @@ pub struct SendRequest {
 }
 
 /// A list that may also be written as its single member.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "expected a string or an array of strings")]
+#[derive(Debug, Clone)]
 pub enum OneOrMany {
     /// `"a@b.example"`
     One(String),

@@ -182,7 +182,11 @@ impl Store {
         .fetch_all(&self.general)
         .await
         .during("read events by id")?;
-        found.iter().map(log_row).filter_map(Result::transpose).collect()
+        found
+            .iter()
+            .map(log_row)
+            .filter_map(Result::transpose)
+            .collect()
     }
 }
 

@@ -96,6 +96,7 @@ impl NodeFile {
         }
         add(format!("[sandbox]\nlisten = \"{}\"", self.sandbox));
         add("[worker]\nwebhook_allowed_networks = [\"127.0.0.0/8\"]".to_owned());
+        add("allow_insecure_webhooks = true".to_owned());
         add(format!("[metrics]\nlisten = \"{}\"", self.metrics));
         add(format!(
             "[return_path]\ndomain = \"bounce.test\"\nkeys_file = {:?}",

@@ -5,15 +5,16 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mail::ids::MessageId;
 use mail::message::Message;
-use mail::message_fields::SendRequest;
+use mail::message_fields::{FieldError, SendRequest};
 
 use super::email_request::EmailRequestSchema;
 use super::email_view::EmailView;
 use crate::auth::{Allowed, ReadEmails, SendEmails};
+use crate::body_budget::work_on;
 use crate::extract::{JsonBody, PathId};
 use crate::idempotency::{IdempotencyHeader, REPLAYED, body_hash, key_hash};
 use crate::openapi::{BodyProblems, CommonProblems, ConflictProblem, NotFoundProblem};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::send::{AcceptedEmail, Outcome, Sameness, send as accept};
 use crate::state::AppState;
 
@@ -45,18 +46,27 @@ pub(crate) async fn send(
     State(state): State<AppState>,
     Allowed { principal, .. }: Allowed<SendEmails>,
     idempotency: IdempotencyHeader,
-    JsonBody { value, raw }: JsonBody<SendRequest>,
+    JsonBody { value, raw, room }: JsonBody<SendRequest>,
 ) -> Result<Response, Problem> {
-    let sameness = idempotency.key()?.map(|key| Sameness {
+    let idempotency_key = idempotency.key()?;
+    let (config, octets) = (state.config.clone(), raw.len());
+    let work = move || {
+        let body_hash = idempotency_key.is_some().then(|| body_hash(&raw));
+        let message = Message::parse(value, &config.message_limits);
+        (idempotency_key.zip(body_hash), message)
+    };
+    let (same, message) = work_on(octets, work).await?;
+    let message = message.map_err(refusal)?;
+    let sameness = same.map(|(key, body_hash)| Sameness {
         key_hash: key_hash(&principal, PATH, &key),
-        body_hash: body_hash(&raw),
+        body_hash,
     });
-    let message = Message::parse(value, &state.config.message_limits).map_err(Problem::fields)?;
     let json = [(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     )];
     let outcome = accept(&state, &principal, message, sameness).await?;
+    drop(room);
     Ok(match outcome {
         Outcome::Accepted(body) => (StatusCode::ACCEPTED, json, body).into_response(),
         Outcome::Replayed(body) => {
@@ -64,6 +74,21 @@ pub(crate) async fn send(
             (StatusCode::ACCEPTED, json, replayed, body).into_response()
         }
     })
+}
+
+/// What is wrong with the fields. Content beyond the limit is a message too large, whatever else
+/// is wrong with it.
+fn refusal(errors: Vec<FieldError>) -> Problem {
+    let is_content = |error: &FieldError| matches!(error.pointer.as_str(), "/html" | "/text");
+    let too_large = errors
+        .iter()
+        .any(|error| is_content(error) && error.code == "too_long");
+    let problem = Problem::fields(errors);
+    if too_large {
+        problem.with_code(Code::MessageTooLarge)
+    } else {
+        problem
+    }
 }
 
 /// Get an email

@@ -7,10 +7,10 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use mail::ids::{InboxId, MessageId};
 use serde::{Deserialize, Serialize};
-use store::{AccountNo, SandboxMessage, SandboxSummary, Store};
+use store::{SandboxMessage, SandboxSummary, Store};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::auth::{Allowed, ReadEmails};
+use crate::auth::{Allowed, Principal, ReadEmails};
 use crate::extract::{Parameters, PathId};
 use crate::openapi::{CommonProblems, NotFoundProblem, ParameterProblem};
 use crate::page::{Page, PageParameters, PageRequest};
@@ -81,7 +81,7 @@ impl From<SandboxMessage> for SandboxView {
 
 /// List what the sandbox received
 ///
-/// Of the mail this account sent, newest first.
+/// Of the mail this account sent, newest first; a test key sees the mail of test keys only.
 #[utoipa::path(
     get,
     path = "/v1/sandbox/messages",
@@ -109,7 +109,7 @@ pub(crate) async fn list(
         after = Some(last.id);
         scanned += batch.len();
         for message in batch {
-            if belongs_to(&state, principal.account, &message.head).await? {
+            if may_see(&state, &principal, &message.head).await? {
                 found.push(SandboxView::from(message));
             }
         }
@@ -137,7 +137,7 @@ pub(crate) async fn get(
     Allowed { principal, .. }: Allowed<ReadEmails>,
     PathId(id): PathId<InboxId>,
 ) -> Result<axum::Json<SandboxView>, Problem> {
-    let message = own_message(&state, principal.account, id).await?;
+    let message = own_message(&state, &principal, id).await?;
     Ok(axum::Json(SandboxView::from(message)))
 }
 
@@ -160,7 +160,7 @@ pub(crate) async fn get_raw(
     Allowed { principal, .. }: Allowed<ReadEmails>,
     PathId(id): PathId<InboxId>,
 ) -> Result<Response, Problem> {
-    let message = own_message(&state, principal.account, id).await?;
+    let message = own_message(&state, &principal, id).await?;
     // Somebody else's HTML: a browser must neither guess its type nor show it as a page.
     let headers: [(HeaderName, HeaderValue); 3] = [
         (
@@ -241,7 +241,7 @@ async fn read(
 
 async fn own_message(
     state: &AppState,
-    account: AccountNo,
+    principal: &Principal,
     id: InboxId,
 ) -> Result<SandboxMessage, Problem> {
     let message = state
@@ -249,19 +249,21 @@ async fn own_message(
         .sandbox_message(id)
         .await?
         .ok_or_else(Problem::not_found)?;
-    match belongs_to(state, account, &message.raw).await? {
+    match may_see(state, principal, &message.raw).await? {
         true => Ok(message),
         false => Err(Problem::not_found()),
     }
 }
 
-/// Whether the account sent it. Anyone who reaches the sandbox's port could write a foreign
-/// Message-ID, and would only show that account mail of their own making.
-async fn belongs_to(state: &AppState, account: AccountNo, head: &[u8]) -> Result<bool, Problem> {
-    match sent_as(head) {
-        Some(id) => Ok(state.store.message(account, id).await?.is_some()),
-        None => Ok(false),
-    }
+/// Whether the account sent it, and in a mode that the key may see. Anyone who reaches the
+/// sandbox's port could write a foreign Message-ID, and would only show that account mail of
+/// their own making.
+async fn may_see(state: &AppState, principal: &Principal, head: &[u8]) -> Result<bool, Problem> {
+    let Some(id) = sent_as(head) else {
+        return Ok(false);
+    };
+    let sent = state.store.message(principal.account, id).await?;
+    Ok(sent.is_some_and(|message| principal.may_see(message.test)))
 }
 
 fn header_block(raw: &[u8]) -> &[u8] {

@@ -9,11 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mail::event::EventType;
 use mail::ids::WebhookEndpointId;
-use serde::{Deserialize, Serialize};
+use mail::message_fields::bounded;
+use serde::{Deserialize, Deserializer, Serialize};
 use store::EndpointSummary;
 use utoipa::ToSchema;
 
 use crate::auth::{Allowed, ManageWebhooks};
+use crate::config::ApiConfig;
 use crate::extract::{JsonBody, Parameters, PathId};
 use crate::openapi::{
     BodyProblems, CommonProblems, ConflictProblem, NotFoundProblem, ParameterProblem,
@@ -22,10 +24,21 @@ use crate::page::{Page, PageParameters, PageRequest};
 use crate::problem::{Code, FieldProblem, Problem};
 use crate::random;
 use crate::state::AppState;
-use crate::webhook_url::WebhookUrl;
+use crate::webhook_url::{UrlRules, WebhookUrl};
 
+/// Types that one request may name, repeated ones counted.
+const EVENTS_MAX: usize = 20;
 /// Octets of a signing secret; Standard Webhooks asks for 24 to 64.
 const SECRET_OCTETS: usize = 32;
+
+/// What an endpoint can be told about: the types that happen.
+const OFFERED: [EventType; 5] = [
+    EventType::EmailQueued,
+    EventType::EmailDelivered,
+    EventType::EmailDeferred,
+    EventType::EmailBounced,
+    EventType::EmailExpired,
+];
 
 /// An endpoint to be called about events.
 #[derive(Deserialize, ToSchema)]
@@ -35,12 +48,18 @@ const SECRET_OCTETS: usize = 32;
     "events": ["email.delivered", "email.bounced"]
 }))]
 pub(crate) struct WebhookRequest {
-    /// HTTPS, on the public Internet.
+    /// HTTPS, on the public Internet unless the operator allows more.
     #[schema(required = true, nullable = false)]
     url: Option<String>,
-    /// Types of events, at least one.
+    /// Types of events, at least one of email.queued, email.delivered, email.deferred,
+    /// email.bounced and email.expired.
+    #[serde(default, deserialize_with = "read_events")]
     #[schema(required = true, nullable = false)]
     events: Option<Vec<String>>,
+}
+
+fn read_events<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Vec<String>>, D::Error> {
+    bounded::list::<_, 100>(given).map(Some)
 }
 
 /// A webhook endpoint.
@@ -53,7 +72,7 @@ pub(crate) struct WebhookView {
     url: String,
     #[schema(value_type = Vec<String>, example = json!(["email.delivered"]))]
     events: Vec<EventType>,
-    /// `enabled`, or `disabled` after days of failures.
+    /// `enabled`: it is called. `disabled`: it is not; nothing sets this by itself.
     #[schema(example = "enabled")]
     status: &'static str,
 }
@@ -106,7 +125,7 @@ pub(crate) async fn create(
     Allowed { principal, .. }: Allowed<ManageWebhooks>,
     JsonBody { value, .. }: JsonBody<WebhookRequest>,
 ) -> Result<Response, Problem> {
-    let (url, events) = parse(value, state.config.allow_insecure_webhooks)?;
+    let (url, events) = parse(value, &state.config)?;
     let max = state.config.webhook_endpoints_max;
     if state.store.endpoints(principal.account).await?.len() >= max {
         let detail = format!("an account may have {max} webhooks; delete one that is not needed");
@@ -141,12 +160,16 @@ pub(crate) async fn create(
 
 fn parse(
     request: WebhookRequest,
-    allow_insecure: bool,
+    config: &ApiConfig,
 ) -> Result<(WebhookUrl, Vec<EventType>), Problem> {
     let mut errors = Vec::new();
+    let rules = UrlRules {
+        allow_insecure: config.allow_insecure_webhooks,
+        networks: &config.webhook_allowed_networks,
+    };
     let url = match request.url {
         None => Err(("required", "is required")),
-        Some(text) => WebhookUrl::parse(&text, allow_insecure).map_err(|error| error.explain()),
+        Some(text) => WebhookUrl::parse(&text, &rules).map_err(|error| error.explain()),
     };
     let url = url.map_err(|(code, detail)| errors.push(FieldProblem::new("/url", code, detail)));
     let events = parse_events(request.events.unwrap_or_default(), &mut errors);
@@ -158,19 +181,19 @@ fn parse(
 
 /// The types named, each once, in the order they were named.
 fn parse_events(words: Vec<String>, errors: &mut Vec<FieldProblem>) -> Vec<EventType> {
-    let known = || {
-        EventType::ALL
+    let offered = || {
+        OFFERED
             .iter()
             .map(|kind| kind.as_str())
             .collect::<Vec<_>>()
             .join(", ")
     };
     if words.is_empty() {
-        let detail = format!("name at least one of {}", known());
+        let detail = format!("name at least one of {}", offered());
         errors.push(FieldProblem::new("/events", "required", detail));
     }
-    if words.len() > EventType::ALL.len() {
-        let detail = format!("at most {} are allowed", EventType::ALL.len());
+    if words.len() > EVENTS_MAX {
+        let detail = format!("at most {EVENTS_MAX} are allowed");
         errors.push(FieldProblem::new("/events", "too_many", detail));
         return Vec::new();
     }
@@ -178,10 +201,13 @@ fn parse_events(words: Vec<String>, errors: &mut Vec<FieldProblem>) -> Vec<Event
     let mut seen = HashSet::new();
     for (index, word) in words.iter().enumerate() {
         match word.parse::<EventType>() {
-            Ok(kind) if seen.insert(kind) => events.push(kind),
-            Ok(_) => {}
-            Err(_) => {
-                let detail = format!("is not an event type; known are {}", known());
+            Ok(kind) if OFFERED.contains(&kind) => {
+                if seen.insert(kind) {
+                    events.push(kind);
+                }
+            }
+            Ok(_) | Err(_) => {
+                let detail = format!("is no event that is told; those are {}", offered());
                 errors.push(FieldProblem::new(
                     format!("/events/{index}"),
                     "unknown_event",

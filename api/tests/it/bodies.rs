@@ -61,7 +61,9 @@ async fn malformed_json_is_told_with_its_place() {
         .await
         .refused(400, "malformed_json");
     let deep = [&br#"{"to":"#[..], &[b'['; 100_000]].concat();
-    post(&platform, deep).await.refused(400, "malformed_json");
+    post(&platform, deep)
+        .await
+        .refused(422, "validation_failed");
 }
 
 #[tokio::test]
@@ -72,7 +74,7 @@ async fn wrong_types_and_unknown_fields_are_named() {
     for (body, pointer, code) in [
         (r#"{"form":"x"}"#, "/form", "unknown_field"),
         (r#"{"to":{"a":1}}"#, "/to", "invalid_type"),
-        (r#"{"to":[["a"]]}"#, "/to", "invalid_type"),
+        (r#"{"to":[["a"]]}"#, "/to/0", "invalid_type"),
         (r#"{"tags":"a"}"#, "/tags", "invalid_type"),
         (r#"{"metadata":{"n":1}}"#, "/metadata/n", "invalid_type"),
         (r#"{"from":null,"from":null}"#, "/from", "duplicate_field"),
@@ -205,6 +207,51 @@ impl hyper::body::Body for Pieces {
         self.left -= 1;
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 4096])))))
     }
+}
+
+#[tokio::test]
+async fn bodies_without_room_are_asked_to_come_back() {
+    let change = |config: &mut api::ApiConfig| {
+        config.bodies_max_octets = MIB;
+        config.body_room_timeout = std::time::Duration::from_millis(50);
+        config.body_timeout = std::time::Duration::from_secs(1);
+    };
+    let Some(platform) = Platform::start_with(change).await else {
+        return;
+    };
+    // Its length is unknown, so it holds all the room there is until it is given up.
+    let endless = Body::new(Pieces {
+        left: 3,
+        has_end: false,
+    });
+    let second = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        post(&platform, email().to_string()).await
+    };
+    let (first, second) = tokio::join!(post(&platform, endless), second);
+    second.refused(503, "unavailable");
+    assert_eq!(second.headers["retry-after"], "5");
+    first.refused(408, "body_timeout");
+    let later = post(&platform, email().to_string()).await;
+    assert_eq!(later.status, StatusCode::ACCEPTED, "{}", later.json);
+}
+
+#[tokio::test]
+async fn content_beyond_the_limit_is_too_large() {
+    let change = |config: &mut api::ApiConfig| config.message_limits.content_max_octets = 100_000;
+    let Some(platform) = Platform::start_with(change).await else {
+        return;
+    };
+    let mut body = email();
+    body["text"] = "x".repeat(100_000).into();
+    let answer = post(&platform, body.to_string()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.json);
+    body["text"] = "x".repeat(100_001).into();
+    let answer = post(&platform, body.to_string()).await;
+    assert_eq!(
+        answer.refused(413, "message_too_large").fields(),
+        [("/text", "too_long")]
+    );
 }
 
 #[tokio::test]

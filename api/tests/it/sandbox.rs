@@ -84,6 +84,25 @@ async fn an_account_sees_the_mail_it_sent_to_the_sandbox() {
 }
 
 #[tokio::test]
+async fn a_test_key_sees_no_live_mail_in_the_sandbox() {
+    let Some(platform) = Platform::start().await else {
+        return;
+    };
+    let (test, _) = received(&platform, &platform.test_key).await;
+    let (live, _) = received(&platform, &platform.live_key).await;
+    let seen = platform.get(&platform.test_key, PATH).await;
+    assert_eq!(ids(&seen.json), [test.to_string()]);
+    for path in [format!("{PATH}/{live}"), format!("{PATH}/{live}/raw")] {
+        platform
+            .get(&platform.test_key, &path)
+            .await
+            .refused(404, "not_found");
+    }
+    let seen = platform.get(&platform.live_key, PATH).await;
+    assert_eq!(ids(&seen.json).len(), 2);
+}
+
+#[tokio::test]
 async fn pages_go_past_the_mail_of_others() {
     let Some(platform) = Platform::start().await else {
         return;

@@ -161,7 +161,10 @@ async fn without_its_database_it_says_when_to_come_back() {
 
 #[tokio::test]
 async fn a_header_that_never_ends_is_given_up() {
-    let change = |config: &mut api::ApiConfig| config.header_timeout = Duration::from_millis(100);
+    let change = |config: &mut api::ApiConfig| {
+        config.header_timeout = Duration::from_millis(100);
+        config.request_timeout = Duration::from_secs(1);
+    };
     let Some(platform) = Platform::start_with(change).await else {
         return;
     };
@@ -169,5 +172,23 @@ async fn a_header_that_never_ends_is_given_up() {
     let mut slow = server.connect().await;
     slow.write_all(b"GET / HTTP/1.1\r\nX-").await.unwrap();
     read_all(&mut slow).await;
+    // Neither silence, nor an opening that may become either version.
+    for said in ["", "P", "PRI * HTTP/2.0\r\n"] {
+        let mut silent = server.connect().await;
+        silent.write_all(said.as_bytes()).await.unwrap();
+        assert_eq!(read_all(&mut silent).await, "", "{said}");
+    }
+    // HTTP/2 without a request: its preface and empty settings (RFC 9113 section 3.4).
+    let mut resting = server.connect().await;
+    resting
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let mut frames = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), resting.read_to_end(&mut frames))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!frames.is_empty());
     server.stop().await;
 }

@@ -33,11 +33,18 @@ impl<K> Default for Surplus<K> {
 
 impl<K: Hash + Eq + Clone> Surplus<K> {
     /// The time for one more delivery of `key`, when `per_second` of them leave (0: not measured).
-    pub(crate) fn place(&mut self, key: &K, now: OffsetDateTime, per_second: f64) -> OffsetDateTime {
+    pub(crate) fn place(
+        &mut self,
+        key: &K,
+        now: OffsetDateTime,
+        per_second: f64,
+    ) -> OffsetDateTime {
         let step = Duration::from_secs_f64(1.0 / (per_second * HASTE).max(RATE_MIN));
         let soonest = now + SOONEST;
         let behind = self.parked_until.get(key).map(|last| *last + step);
-        let until = behind.map_or(soonest, |behind| behind.max(soonest)).min(now + LATEST);
+        let until = behind
+            .map_or(soonest, |behind| behind.max(soonest))
+            .min(now + LATEST);
         self.parked_until.insert(key.clone(), until);
         until
     }
@@ -62,7 +69,10 @@ mod tests {
         assert_eq!((times[1000] - times[0]).whole_milliseconds(), 1000);
         assert!(times.is_sorted());
         let fast = (0..5001).map(|_| surplus.place(&2, START, 4_000.0)).last();
-        assert_eq!(fast.map(|last| last - START), Some(SOONEST + Duration::from_secs(1)));
+        assert_eq!(
+            fast.map(|last| last - START),
+            Some(SOONEST + Duration::from_secs(1))
+        );
     }
 
     #[test]

@@ -231,7 +231,7 @@ async fn conclude_unsettled(node: &Node, unsettled: Vec<Unsettled>, fence: &Fenc
         return;
     };
     let me = Some(node.ownership.id());
-    let mut foreign = Vec::new();
+    let (mut again, mut foreign) = (Vec::new(), Vec::new());
     for outcome in unsettled {
         let shard = outcome.settlement.row.shard;
         match leases.get(&shard) {
@@ -239,12 +239,15 @@ async fn conclude_unsettled(node: &Node, unsettled: Vec<Unsettled>, fence: &Fenc
                 node.metrics.settle_missing.inc();
                 close(node, &outcome);
             }
-            Some((owner, _)) if *owner == me => {
-                tokio::time::sleep(RETRY_FIRST).await;
-                node.settler.queue(outcome);
-            }
+            Some((owner, _)) if *owner == me => again.push(outcome),
             _ => foreign.push(outcome),
         }
+    }
+    if !again.is_empty() {
+        tokio::time::sleep(RETRY_FIRST).await;
+        again
+            .into_iter()
+            .for_each(|outcome| node.settler.queue(outcome));
     }
     let epoch = Epoch(node.state_dir.epoch_floor());
     for part in foreign.chunks(BATCH_MAX) {

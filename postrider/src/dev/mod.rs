@@ -119,6 +119,7 @@ async fn serve(
         sandbox_domain: config.sandbox.domain.to_string(),
         sandbox_smtp: sandbox.to_string(),
         data_dir: data.path().display().to_string(),
+        routes: args.routes.clone(),
     };
     let shown = if args.json {
         serde_json::to_string(&welcome)?
@@ -147,7 +148,20 @@ fn configure(
         config.sandbox.listen.set_port(0);
         config.metrics.listen.set_port(0);
     }
-    config.mta.routes.extend(args.routes.iter().cloned());
+    for address in [&mut config.sandbox.listen, &mut config.metrics.listen] {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    // What another platform's file says about the way out must not send a developer's mail.
+    if !config.mta.routes.is_empty() || !config.mta.sources.is_empty() || config.redis.url.is_some()
+    {
+        tracing::warn!(
+            "[mta] routes, [mta] sources and [redis] url are not used here; see --route"
+        );
+    }
+    config.mta.routes = args.routes.iter().cloned().collect();
+    config.mta.sources.clear();
+    config.redis.url = None;
+    config.worker.allow_insecure_webhooks = true;
     let sandbox = config.sandbox.domain.clone();
     if config.mta.ehlo.is_none() {
         config.mta.ehlo = Some(format!("mta.{sandbox}").parse().map_err(text)?);
@@ -232,7 +246,15 @@ mod tests {
         let Command::Dev(args) = Cli::try_parse_from(line).unwrap().command else {
             panic!()
         };
-        let made = configure(&args, Config::default(), &data, "postgres://u@h/d").unwrap();
+        let mut given = Config::default();
+        given.metrics.listen = "0.0.0.0:9464".parse().unwrap();
+        given.sandbox.listen = "[::]:2526".parse().unwrap();
+        given.redis.url = Some("redis://other.example:6379".parse().unwrap());
+        given.mta.routes.insert(
+            "a.example".parse().unwrap(),
+            "smart.example:25".parse().unwrap(),
+        );
+        let made = configure(&args, given, &data, "postgres://u@h/d").unwrap();
         assert_eq!(
             made.return_path.domain.unwrap().as_str(),
             "bounce.sandbox.test"
@@ -241,6 +263,9 @@ mod tests {
             (made.sandbox.listen.port(), made.metrics.listen.port()),
             (0, 0)
         );
+        assert!(made.sandbox.listen.ip().is_loopback() && made.metrics.listen.ip().is_loopback());
+        assert!(made.redis.url.is_none() && made.worker.allow_insecure_webhooks);
+        assert_eq!(made.mta.routes.len(), 1, "those of the command line only");
         assert_eq!(
             made.mta.routes[&RouteDomain::Any].to_string(),
             "127.0.0.1:2500"

@@ -2,6 +2,7 @@
 //! work as they stand for people. Text only.
 
 use serde::Serialize;
+use service::config::{HostPort, RouteDomain};
 
 /// Addresses and keys of a running development platform; the fields are a contract with scripts.
 #[derive(Serialize)]
@@ -14,6 +15,9 @@ pub(super) struct Welcome {
     pub(super) inbox_url: String,
     pub(super) metrics_url: String,
     pub(super) data_dir: String,
+    /// For people only: who starts it knows them.
+    #[serde(skip)]
+    pub(super) routes: Vec<(RouteDomain, HostPort)>,
 }
 
 impl Welcome {
@@ -28,10 +32,12 @@ impl Welcome {
             inbox_url,
             metrics_url,
             data_dir,
+            routes,
         } = self;
+        let way_out = way_out(routes);
         format!(
             r#"
-Postrider is ready at {api_url}. Nothing is sent to the internet; Ctrl-C stops it.
+Postrider is ready at {api_url}. {way_out}; Ctrl-C stops it.
 
   live key    {api_key}
   test key    {test_key}
@@ -68,6 +74,21 @@ tempfail@, slow@, spam-block@{sandbox_domain}.
     }
 }
 
+/// Where mail leaves the platform.
+fn way_out(routes: &[(RouteDomain, HostPort)]) -> String {
+    if routes.is_empty() {
+        return "Nothing is sent to the internet".to_owned();
+    }
+    let shown: Vec<String> = routes
+        .iter()
+        .map(|(domain, host)| match domain {
+            RouteDomain::Any => format!("for every other domain to {host}"),
+            RouteDomain::Only(domain) => format!("for {domain} to {host}"),
+        })
+        .collect();
+    format!("Mail is sent {}", shown.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +105,7 @@ mod tests {
             inbox_url: text("http://127.0.0.1:1/inbox?token=x"),
             metrics_url: text("http://127.0.0.1:3/metrics"),
             data_dir: text("/d"),
+            routes: Vec::new(),
         };
         let line = serde_json::to_string(&welcome).unwrap();
         assert!(!line.contains('\n'));
@@ -103,11 +125,25 @@ mod tests {
         assert_eq!(names, promised);
         // The body of the first command is JSON as it stands.
         let shown = welcome.for_people();
+        assert!(shown.contains("Nothing is sent to the internet"));
         let body = shown
             .split("-d '")
             .nth(1)
             .and_then(|rest| rest.split('\'').next())
             .unwrap();
         serde_json::from_str::<serde_json::Value>(body).unwrap();
+        let routed = Welcome {
+            routes: vec![
+                ("a.test".parse().unwrap(), "127.0.0.1:25".parse().unwrap()),
+                ("*".parse().unwrap(), "[::1]:26".parse().unwrap()),
+            ],
+            ..welcome
+        };
+        let shown = routed.for_people();
+        let words = "Mail is sent for a.test to 127.0.0.1:25, for every other domain to [::1]:26;";
+        assert!(
+            shown.contains(words) && !shown.contains("Nothing is sent"),
+            "{shown}"
+        );
     }
 }

@@ -74,6 +74,9 @@ pub(crate) struct Platform {
     support: Shutdown,
     acceptor: Option<Acceptor>,
     store: Store,
+    /// The worker's identity, locked for as long as anything here is at work: a process that
+    /// took it over earlier would hold the same leases as this one.
+    worker_state: Option<StateDir>,
 }
 
 impl Platform {
@@ -114,9 +117,12 @@ impl Platform {
         if let Some(listener) = listeners.sandbox {
             spawn_sandbox(config, listener, &foundation, &support);
         }
+        let mut worker_state = None;
         if roles.worker {
-            let settings = worker_config(config, &foundation, events_committed.clone())?;
+            let state = worker_state_dir(config, &foundation)?;
+            let settings = worker_config(config, state.node_id(), events_committed.clone());
             spawn_worker(&mut running, settings, &foundation);
+            worker_state = Some(state);
         }
         let mut acceptor = None;
         if let Some(listener) = listeners.api {
@@ -144,6 +150,7 @@ impl Platform {
             support,
             acceptor,
             store,
+            worker_state,
         })
     }
 
@@ -185,6 +192,7 @@ impl Platform {
         self.support.drain(SUPPORT_PATIENCE).await;
         let _closed_or_out_of_patience =
             tokio::time::timeout(SUPPORT_PATIENCE, self.store.close()).await;
+        drop(self.worker_state);
         result
     }
 }
@@ -281,34 +289,21 @@ fn spawn_worker(running: &mut Running, settings: WorkerConfig, foundation: &Foun
     running.spawn(async { ("worker", work.await.map_err(Into::into)) });
 }
 
-fn worker_config(
-    config: &Config,
-    foundation: &Foundation,
-    events_committed: Arc<Notify>,
-) -> anyhow::Result<WorkerConfig> {
-    let dir = config.node.state_dir.join(WORKER_DIR);
-    Ok(WorkerConfig {
-        node: worker_identity(&dir, foundation)?,
+fn worker_config(config: &Config, node: NodeId, events_committed: Arc<Notify>) -> WorkerConfig {
+    WorkerConfig {
+        node,
         name: settings::node_name(config),
         max_webhook_calls: config.worker.max_webhook_calls,
         webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),
         events_committed,
-    })
+    }
 }
 
-/// The worker's identity, locked until the process ends.
-fn worker_identity(dir: &std::path::Path, foundation: &Foundation) -> anyhow::Result<NodeId> {
-    let state = StateDir::open(dir, foundation.clock.now(), rand::random())?;
-    let id = state.node_id();
-    // Given back by the system when the process ends, however it ends.
-    foundation.shutdown.spawn({
-        let shutdown = foundation.shutdown.clone();
-        async move {
-            shutdown.requested().await;
-            drop(state);
-        }
-    });
-    Ok(id)
+/// The worker's identity, locked until it is dropped.
+fn worker_state_dir(config: &Config, foundation: &Foundation) -> anyhow::Result<StateDir> {
+    let dir = config.node.state_dir.join(WORKER_DIR);
+    let state = StateDir::open(&dir, foundation.clock.now(), rand::random())?;
+    Ok(state)
 }
 
 fn app_state(

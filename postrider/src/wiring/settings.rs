@@ -46,7 +46,8 @@ pub(crate) fn api(config: &Config, around: &Surroundings) -> ApiConfig {
         sandbox_available: true,
         inbox_token: around.inbox_token.clone(),
         // The worker checks the address of every call; here only the spelling is judged.
-        allow_insecure_webhooks: !config.worker.webhook_allowed_networks.is_empty(),
+        allow_insecure_webhooks: config.worker.allow_insecure_webhooks,
+        webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),
         operator_routes: around.operator_routes_on_api,
         ..ApiConfig::default()
     }
@@ -218,6 +219,16 @@ mod tests {
         assert!(made.routing.offline && made.real_time);
         assert_eq!(made.deadlines.final_dot.as_secs(), 600);
         assert_eq!(made.sources.len(), 1);
+    }
+
+    #[test]
+    fn an_allowed_network_does_not_allow_plain_http() {
+        let mut config = Config::default();
+        config.worker.webhook_allowed_networks = vec!["10.0.0.0/8".parse().unwrap()];
+        let made = |config: &Config| api(config, &Surroundings::default());
+        assert!(!made(&config).allow_insecure_webhooks);
+        config.worker.allow_insecure_webhooks = true;
+        assert!(made(&config).allow_insecure_webhooks);
     }
 
     #[test]

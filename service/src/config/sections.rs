@@ -128,6 +128,8 @@ sections! {
         max_webhook_calls: NonZeroU32 = nonzero_u32(256),
         /// Private networks that webhooks may call; all others are refused.
         webhook_allowed_networks: Vec<Network> = Vec::new(),
+        /// Whether webhooks may be registered with plain HTTP.
+        allow_insecure_webhooks: bool = false,
     }
 
     /// `[metrics]`: `/metrics`, `/healthz` and `/readyz`.

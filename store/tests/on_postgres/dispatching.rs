@@ -161,7 +161,10 @@ async fn an_event_of_an_unknown_type_is_passed_over() {
     let first = world.send().await;
     let message = first.key.message;
     // One that cannot be read, and one that can but for its class.
-    for (kind, class) in [(UNKNOWN, None), (EventType::EmailQueued.code(), Some(UNKNOWN))] {
+    for (kind, class) in [
+        (UNKNOWN, None),
+        (EventType::EmailQueued.code(), Some(UNKNOWN)),
+    ] {
         sqlx::query(
             "INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags, class)
              SELECT e.id, e.subject, e.account, $2, e.rcpt, 2, 0, 0, $3

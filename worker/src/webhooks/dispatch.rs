@@ -38,6 +38,10 @@ const WINDOW_PATIENCE: Duration = Duration::from_secs(5);
 const LANE_WIDTH: usize = 16;
 /// Most calls of one endpoint in the window; what is beyond is set aside at once.
 const LANE_CALLS_MAX: usize = 256;
+/// Most calls of one account in the window, or the events of one would keep all others out of it;
+/// what is beyond is set aside at once. More than two lanes, for an account to live with two
+/// endpoints that hang.
+const ACCOUNT_CALLS_MAX: usize = OPEN_CALLS_MAX / 8;
 
 /// Shortest pause between reads, when hinted or while events come in.
 const READ_GAP_MIN: Duration = Duration::from_millis(50);
@@ -174,10 +178,10 @@ impl Dispatcher {
             self.lowest = lowest_id(now - LATENESS_MAX);
             self.next_read = self.last_read + self.read_gap;
             lag.set(0.0);
-        } else if let Some(last) = page.rows.last() {
-            self.window.advance(last.cursor);
+        } else if let Some(last) = page.last {
+            self.window.advance(last);
             self.next_read = self.last_read;
-            lag.set(age_secs(last.event.id, now));
+            lag.set(age_secs(EventId::from_uuid(last.id), now));
         }
     }
 
@@ -207,11 +211,12 @@ impl Dispatcher {
                 body,
                 read_at,
             };
-            let is_full = self.lanes.len(endpoint) >= LANE_CALLS_MAX;
+            let is_full = self.lanes.len(endpoint) >= LANE_CALLS_MAX
+                || self.lanes.len_of_account(row.account) >= ACCOUNT_CALLS_MAX;
             if is_full || self.webhooks.health.is_failing(endpoint) {
                 self.set_aside(endpoint, &call, 0, now);
             } else {
-                self.lanes.push(endpoint, call);
+                self.lanes.push(row.account, endpoint, call);
             }
         }
     }

@@ -13,6 +13,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use service::config::Network;
 use url::{Host, Url};
 
+use super::lookup::Lookups;
+
 /// Special-purpose IPv4 ranges (IANA registry of RFC 6890), and their prefix lengths.
 const DENIED_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network
@@ -64,10 +66,11 @@ pub enum Refused {
     Address(IpAddr),
 }
 
-/// The judge of destinations. Clones share the list.
+/// The judge of destinations. Clones share the list, and the threads that look names up.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allowed: Arc<[Network]>,
+    lookups: Lookups,
 }
 
 impl Guard {
@@ -76,6 +79,7 @@ impl Guard {
     pub fn new(allowed: Vec<Network>) -> Self {
         Self {
             allowed: allowed.into(),
+            lookups: Lookups::default(),
         }
     }
 
@@ -116,8 +120,7 @@ impl Resolve for Guard {
         let guard = self.clone();
         Box::pin(async move {
             // The port is a dummy: the client puts in that of the URL.
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found = guard.lookups.addresses(name.as_str().to_owned()).await?;
             let permitted: Vec<SocketAddr> = found
                 .iter()
                 .filter(|found| guard.permits(found.ip()))

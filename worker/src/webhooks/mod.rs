@@ -7,6 +7,7 @@ mod dispatch;
 mod guard;
 mod health;
 mod lanes;
+mod lookup;
 mod payload;
 mod retry;
 mod schedule;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mail::ids::EventId;
 use service::shutdown::Shutdown;
-use store::{EndpointNo, PendingCall, StoreError};
+use store::{AccountNo, EndpointNo, PendingCall, StoreError};
 use time::OffsetDateTime;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -128,7 +128,7 @@ impl Retrier {
         let bodies = self.bodies(&wanted).await?;
         for row in wanted {
             match bodies.get(&row.event_id) {
-                Some(body) => self.push(row, body.clone()),
+                Some((account, body)) => self.push(*account, row, body.clone()),
                 None => self.drop_row(&row, "no_payload").await?,
             }
         }
@@ -142,15 +142,18 @@ impl Retrier {
         !(occupied && self.webhooks.health.is_failing(endpoint))
     }
 
-    /// What to send, by event. An event that cannot be told any more is missing.
-    async fn bodies(&self, rows: &[PendingCall]) -> Result<HashMap<EventId, Bytes>, StoreError> {
+    /// Whose it is and what to send, by event. An event that cannot be told any more is missing.
+    async fn bodies(
+        &self,
+        rows: &[PendingCall],
+    ) -> Result<HashMap<EventId, (AccountNo, Bytes)>, StoreError> {
         let events: Vec<_> = rows.iter().map(|row| (row.event_id, row.subject)).collect();
         let mut bodies = HashMap::new();
         for told in self.webhooks.store.log_rows(&events).await? {
             let event = told.event.id;
             match payload::body(&told) {
                 Ok(body) => {
-                    bodies.insert(event, body);
+                    bodies.insert(event, (told.account, body));
                 }
                 Err(error) => {
                     tracing::error!(%error, %event, "an event cannot be told to its webhooks");
@@ -166,9 +169,9 @@ impl Retrier {
         Ok(())
     }
 
-    fn push(&mut self, row: PendingCall, body: Bytes) {
+    fn push(&mut self, account: AccountNo, row: PendingCall, body: Bytes) {
         self.busy.insert(key(&row));
-        self.lanes.push(row.endpoint, Job { row, body });
+        self.lanes.push(account, row.endpoint, Job { row, body });
     }
 
     fn start_calls(&mut self) {

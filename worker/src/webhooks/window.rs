@@ -68,6 +68,14 @@ impl Window {
         self.readers.keys().copied().collect()
     }
 
+    /// What is held, each under its epoch.
+    pub(super) fn held(&self) -> Vec<(Number, Epoch)> {
+        self.readers
+            .iter()
+            .map(|(number, reader)| (*number, reader.epoch))
+            .collect()
+    }
+
     /// Calls that are neither ended nor set aside.
     pub(super) fn open_calls(&self) -> usize {
         self.open_calls
@@ -267,6 +275,7 @@ mod tests {
         assert_eq!(window.open_calls(), 0);
         let new = window.admit(0, at(2, 7), 1).unwrap();
         assert!(!window.holds(old) && window.holds(new));
+        assert_eq!(window.held(), [(0, Epoch(2))]);
         window.finish(old);
         window.advance(at(9, 0));
         assert_eq!((saves(&window), window.open_calls()), (vec![(0, 2, 6)], 1));

@@ -93,7 +93,8 @@ impl Dispatcher {
     /// Gives every lease back, for others to take at once.
     pub(super) async fn release(&self) -> Result<(), StoreError> {
         let (store, who) = (&self.webhooks.store, &self.identity);
-        store.dispatchers_release(who.owner).await?;
+        let held = self.window.held();
+        store.dispatchers_release(who.owner, &held).await?;
         // Counted among the living no more, so that the others' fair share grows at once.
         store
             .heartbeat(who.node(), &who.name, WORKERS_GROUP, Duration::ZERO)
