@@ -112,7 +112,10 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
 
 /// The answer where no route is.
 pub(crate) async fn no_route() -> Problem {
-    Problem::not_found()
+    Problem::new(
+        Code::NotFound,
+        "there is no such path; the paths are in openapi.yaml, and all begin with /v1/",
+    )
 }
 
 /// The answer where the route is but not for this method; the router adds the methods it knows.

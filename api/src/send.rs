@@ -132,7 +132,8 @@ async fn authorise_sender(
             "{name} is not verified yet: publish its DNS records and have them checked"
         )),
         None => refuse(format!(
-            "{name} is not a domain of this account: add it and publish its DNS records"
+            "{name} is not a domain of this account: send from one that is, or have the operator add it \
+             (postrider account --name ... --domain {name})"
         )),
     }
 }

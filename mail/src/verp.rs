@@ -156,8 +156,9 @@ mod tests {
         VerpKey::new(number, &[number; 32])
     }
 
+    /// The last ten bits count recipients from 1: with none set it would be a message's id.
     fn delivery(bits: u128) -> DeliveryId {
-        DeliveryId::from_uuid(uuid::Uuid::from_u128(bits))
+        DeliveryId::from_uuid(uuid::Uuid::from_u128(bits | 1))
     }
 
     #[test]

@@ -124,6 +124,12 @@ impl Provisioner<'_> {
         account: AccountNo,
         name: &DomainName,
     ) -> anyhow::Result<SenderDomain> {
+        if self.store.is_proved_by_another(account, name).await? {
+            anyhow::bail!(
+                "{name} belongs to another account: two would need different DKIM records at the \
+                 same name. Send for it from that account, or take a subdomain"
+            );
+        }
         let now = self.clock.now();
         let domain = match self.store.sender_domain(account, name).await? {
             Some(domain) => domain,

@@ -71,6 +71,11 @@ impl Sealer {
         }
     }
 
+    /// True if what this key sealed can be opened.
+    pub fn knows(&self, number: i32) -> bool {
+        self.keys.contains_key(&number)
+    }
+
     /// The sealed value (random nonce, ciphertext, tag) and the number of the key. `place` is not
     /// stored: opening needs the same, so that a value copied to another row does not open there.
     ///

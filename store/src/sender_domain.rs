@@ -100,6 +100,26 @@ impl Store {
         Ok(())
     }
 
+    /// True if another account has proved the domain.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn is_proved_by_another(
+        &self,
+        account: AccountNo,
+        name: &DomainName,
+    ) -> Result<bool, StoreError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM domain
+                            WHERE name = $2 AND account <> $1 AND verified_at IS NOT NULL)",
+        )
+        .bind(account.0)
+        .bind(name.as_str())
+        .fetch_one(&self.general)
+        .await
+        .during("look for other owners of a domain")
+    }
+
     /// The account's domain of that name, at most 10 s old.
     ///
     /// # Errors

@@ -5,6 +5,19 @@ use crate::database::Store;
 use crate::error::{During, StoreError};
 
 impl Store {
+    /// Numbers of the master keys that sealed what is stored.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn seal_keys_in_use(&self) -> Result<Vec<i32>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT seal_key FROM dkim_key UNION SELECT seal_key FROM webhook_endpoint",
+        )
+        .fetch_all(&self.general)
+        .await
+        .during("read which master keys are in use")
+    }
+
     /// Octets of write-ahead log written since the cluster was made: the difference of two
     /// readings is what happened in between, by everyone.
     ///

@@ -69,6 +69,9 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
         std::fs::write(path, text + "\n")
             .with_context(|| format!("could not write {}", path.display()))?;
     }
+    if report.runs.iter().all(|run| run.accepted == 0) {
+        anyhow::bail!("nothing was accepted; the errors above say why");
+    }
     Ok(())
 }
 

@@ -75,6 +75,7 @@ impl Foundation {
         let name = settings::node_name(config);
         let store = Self::connect_store(config, &name).await?;
         prepare_database(&store, &clock).await?;
+        check_master_key(&store, &sealer).await?;
         Ok(Self {
             store,
             sealer,
@@ -130,6 +131,26 @@ pub(crate) async fn prepare_database(store: &Store, clock: &Clock) -> anyhow::Re
         "could not prepare the database: if its schema is missing or older than this version, \
          run `postrider migrate` with the same configuration",
     )
+}
+
+/// With a wrong master key mail would be accepted and never signed, and new secrets would be sealed
+/// under a key that nobody keeps.
+async fn check_master_key(store: &Store, sealer: &Sealer) -> anyhow::Result<()> {
+    let in_use = store
+        .seal_keys_in_use()
+        .await
+        .context("could not check the master key")?;
+    let missing = in_use
+        .into_iter()
+        .filter(|number| !sealer.knows(*number))
+        .count();
+    if missing > 0 {
+        anyhow::bail!(
+            "the master key ([secrets] master_key_file) is not the one that sealed the secrets in \
+             this database: put that key back. To replace it, keep it as a line below the new one"
+        );
+    }
+    Ok(())
 }
 
 /// A new version 7 UUID of this moment.
