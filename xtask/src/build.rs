@@ -7,7 +7,7 @@ use crate::bootstrap;
 use crate::peers;
 use crate::shell::{Failure, Outcome, ask, cargo, run, shown, target};
 
-/// Adds the tests that are marked `#[ignore]`.
+/// Runs the scenarios that kill processes at their full length.
 const FAULTS: &str = "faults";
 
 pub(crate) fn dev(args: &[String]) -> Outcome {
@@ -29,6 +29,9 @@ pub(crate) fn test(filters: &[String]) -> Outcome {
     tests.args(test_args(has_nextest, filters));
     tools.name_to(&mut tests);
     tests.env("POSTRIDER_PEERS", peers);
+    if filters.iter().any(|word| word == FAULTS) {
+        tests.env("POSTRIDER_FULL", "1");
+    }
     run(&mut tests)
 }
 
@@ -43,7 +46,6 @@ pub(crate) fn bench(args: &[String]) -> Outcome {
 
 /// Arguments of cargo for the tests that `filters` choose.
 fn test_args(has_nextest: bool, filters: &[String]) -> Vec<String> {
-    let faults = filters.iter().any(|word| word == FAULTS);
     let names = filters.iter().filter(|word| *word != FAULTS).cloned();
     let own = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
     let mut args = if has_nextest {
@@ -51,14 +53,6 @@ fn test_args(has_nextest: bool, filters: &[String]) -> Vec<String> {
     } else {
         own(&["test", "--workspace", "--no-fail-fast", "--"])
     };
-    if faults {
-        let all = if has_nextest {
-            own(&["--run-ignored", "all"])
-        } else {
-            own(&["--include-ignored"])
-        };
-        args.extend(all);
-    }
     args.extend(names);
     args
 }
@@ -92,11 +86,11 @@ mod tests {
         assert_eq!(args(true, &[]), "nextest run --workspace --no-fail-fast");
         assert_eq!(
             args(true, &["greylist", "faults"]),
-            "nextest run --workspace --no-fail-fast --run-ignored all greylist"
+            "nextest run --workspace --no-fail-fast greylist"
         );
         assert_eq!(
             args(false, &["faults", "a", "b"]),
-            "test --workspace --no-fail-fast -- --include-ignored a b"
+            "test --workspace --no-fail-fast -- a b"
         );
     }
 }

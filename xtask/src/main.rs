@@ -86,8 +86,8 @@ struct Forwarded {
 
 #[derive(Args)]
 struct TestArgs {
-    /// Run only tests whose names contain one of these. The word `faults` adds the fault runs
-    /// (tests marked #[ignore]: processes killed at every step, slow).
+    /// Run only tests whose names contain one of these. The word `faults` runs the
+    /// scenarios that kill processes at their full length (POSTRIDER_FULL=1; minutes longer).
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 }
