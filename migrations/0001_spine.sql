@@ -300,22 +300,25 @@ CREATE TABLE sandbox_message (
 );
 ALTER TABLE sandbox_message ALTER raw SET STORAGE EXTERNAL;
 
--- Makes the partitions of one UTC day, where they are missing. Bodies up to 8 KB stay in the row.
-CREATE FUNCTION make_day_partitions(day date) RETURNS void LANGUAGE plpgsql AS $$
+-- Makes one table's partition of one UTC day, where it is missing; true when it made it. One a
+-- transaction: it waits for one lock at most (of the DEFAULT partition) while it holds none that
+-- accepting wants, so it can never be part of a deadlock. Bodies up to 8 KB stay in the row.
+CREATE FUNCTION make_day_partition(parent text, day date) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   lower_id uuid := uuid_floor(day::timestamp AT TIME ZONE 'UTC');
   upper_id uuid := uuid_floor((day + 1)::timestamp AT TIME ZONE 'UTC');
-  suffix text := to_char(day, 'YYYYMMDD');
-  parent text;
+  partition text := parent || '_' || to_char(day, 'YYYYMMDD');
 BEGIN
-  FOREACH parent IN ARRAY ARRAY['message', 'event', 'content_1', 'content_7', 'content_30'] LOOP
-    CONTINUE WHEN to_regclass(parent || '_' || suffix) IS NOT NULL;
-    EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                   parent || '_' || suffix, parent, lower_id, upper_id);
-    IF parent LIKE 'content%' THEN
-      EXECUTE format('ALTER TABLE %I SET (toast_tuple_target = 8160)', parent || '_' || suffix);
-    END IF;
-  END LOOP;
+  IF to_regclass(partition) IS NOT NULL THEN
+    RETURN false;
+  END IF;
+  EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', partition, parent);
+  IF parent LIKE 'content%' THEN
+    EXECUTE format('ALTER TABLE %I SET (toast_tuple_target = 8160)', partition);
+  END IF;
+  EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                 parent, partition, lower_id, upper_id);
+  RETURN true;
 END $$;
 
 -- Catch what no partition takes; rows in here raise an alarm.

@@ -3,24 +3,17 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
-use time::Date;
 
 use crate::cache::Caches;
-use crate::connections::{Connections, within_limit};
+use crate::connections::Connections;
 use crate::error::{During, StoreError};
 
 /// poll, park, and two each of fetch, intent and settle.
 const QUEUE_CONNECTIONS: u32 = 8;
 const LEASE_CONNECTIONS: u32 = 2;
-/// Moving on from a busy moment matters more than being quick: nobody waits for the result.
-const PARTITION_PATIENCE: Duration = Duration::from_secs(90);
-/// Any number: only one process at a time makes partitions.
-const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
-
 /// Where the database is and how many connections it may cost.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -108,40 +101,6 @@ impl Store {
         Ok(())
     }
 
-    /// Makes what is missing of the partitions of these UTC days.
-    ///
-    /// # Errors
-    /// Of the database; also when a DEFAULT partition holds rows of such a day already.
-    pub async fn make_partitions(
-        &self,
-        days: impl Iterator<Item = Date>,
-    ) -> Result<(), StoreError> {
-        let operation = "make partitions";
-        let days: Vec<Date> = days.collect();
-        let mut checkout = self.general.checkout().await.during(operation)?;
-        let made = within_limit(PARTITION_PATIENCE, make_partitions(checkout.raw(), days)).await;
-        checkout.give_back(&made);
-        made.during(operation)
-    }
-
-    /// Rows that no day's partition took, at most 1,000 a table. Any number above zero means that
-    /// partitions were made too late.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub async fn default_partition_rows(&self) -> Result<i64, StoreError> {
-        sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM (SELECT FROM message_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM event_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM content_1_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM content_7_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)",
-        )
-        .fetch_one(&self.general)
-        .await
-        .during("count rows outside of partitions")
-    }
-
     /// Ends all connections once their statements are done.
     pub async fn close(&self) {
         self.accept.close().await;
@@ -149,28 +108,6 @@ impl Store {
         self.lease.close().await;
         self.general.close().await;
     }
-}
-
-async fn make_partitions(
-    connection: &mut PgConnection,
-    days: Vec<Date>,
-) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    for statement in [
-        "SET LOCAL statement_timeout = '60s'",
-        "SET LOCAL idle_in_transaction_session_timeout = '60s'",
-    ] {
-        sqlx::query(statement).execute(&mut *transaction).await?;
-    }
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(PARTITION_LOCK)
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::query("SELECT make_day_partitions(u.day) FROM unnest($1::date[]) AS u (day)")
-        .bind(days)
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await
 }
 
 fn session(options: &StoreOptions) -> Result<PgConnectOptions, StoreError> {

@@ -25,6 +25,7 @@ pub mod key;
 pub mod lease;
 pub mod message;
 pub mod numbers;
+mod partitions;
 pub mod pool;
 pub mod queue;
 pub mod recipient_domain;

@@ -9,5 +9,6 @@ mod accepting;
 mod configuration;
 mod dispatching;
 mod ownership;
+mod partitions;
 mod settling;
 mod world;

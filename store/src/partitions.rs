@@ -1,0 +1,97 @@
+//! Partitions of a day: made ahead of time, beside running accepts and settles.
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection};
+use time::Date;
+
+use crate::connections::within_limit;
+use crate::database::Store;
+use crate::error::{During, StoreError};
+
+/// Each has a partition a day.
+const PARENTS: [&str; 5] = ["message", "event", "content_1", "content_7", "content_30"];
+/// Any number: only one process at a time makes a partition.
+const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
+/// Tries for one partition that something reads for long.
+const TRIES: u32 = 5;
+/// More than `TRIES` waits for the lock of a partition; nobody waits for the result.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Store {
+    /// Makes what is missing of the partitions of these UTC days.
+    ///
+    /// # Errors
+    /// Of the database; also when a DEFAULT partition holds rows of such a day already, or is read
+    /// by something that takes minutes. What could be made is made all the same.
+    pub async fn make_partitions(
+        &self,
+        days: impl Iterator<Item = Date>,
+    ) -> Result<(), StoreError> {
+        let operation = "make partitions";
+        let mut result = Ok(());
+        for day in days {
+            for parent in PARENTS {
+                let mut checkout = self.general.checkout().await.during(operation)?;
+                let made =
+                    within_limit(PATIENCE, make_patiently(checkout.raw(), parent, day)).await;
+                checkout.give_back(&made);
+                result = result.and(made.during(operation));
+            }
+        }
+        result
+    }
+
+    /// Rows that no day's partition took, at most 1,000 a table. Any number above zero means that
+    /// partitions were made too late.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn default_partition_rows(&self) -> Result<i64, StoreError> {
+        sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM (SELECT FROM message_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM event_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM content_1_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM content_7_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)",
+        )
+        .fetch_one(&self.general)
+        .await
+        .during("count rows outside of partitions")
+    }
+}
+
+async fn make_patiently(
+    connection: &mut PgConnection,
+    parent: &str,
+    day: Date,
+) -> Result<(), sqlx::Error> {
+    let mut made = make(connection, parent, day).await;
+    for _ in 1..TRIES {
+        let waited_in_vain = matches!(&made, Err(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some("55P03"));
+        if !waited_in_vain {
+            break;
+        }
+        made = make(connection, parent, day).await;
+    }
+    made
+}
+
+/// While it waits for a lock, those who come after it wait too: hence the short `lock_timeout`.
+async fn make(connection: &mut PgConnection, parent: &str, day: Date) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(PARTITION_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("SET LOCAL lock_timeout = '500ms'")
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("SELECT make_day_partition($1, $2)")
+        .bind(parent)
+        .bind(day)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}
