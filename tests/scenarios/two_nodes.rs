@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tests::audit::Audit;
+use tests::audit::{Audit, Kill};
 use tests::load::{Load, Sending, Sent};
 use tests::platform::{Platform, PlatformBuilder};
 use tests::sink::Sink;
@@ -46,7 +46,7 @@ async fn finish(
     platform: &Platform,
     sending: Sending,
     sink: &Sink,
-    kills: &[std::time::Instant],
+    kills: &[Kill],
 ) -> (Audit, Sent) {
     let sent = sending.finish(RUN_PATIENCE).await;
     ledger::settled(&platform.pool, RUN_PATIENCE).await;
@@ -68,15 +68,13 @@ async fn the_other_node_delivers_what_a_dead_node_left() {
     };
     let sending = send(&platform);
     sink.has_dots_within(count() / 3, RUN_PATIENCE).await;
-    let killed = platform.node("shaky").kill();
-    let open = ledger::open_intents(&platform.pool).await;
-    let (audit, _) = finish(&platform, sending, &sink, &[killed]).await;
+    let at = platform.node("shaky").kill();
+    let open = ledger::open_intents_of_dead(&platform.pool, "shaky").await;
+    let (audit, _) = finish(&platform, sending, &sink, &[Kill { at, open }]).await;
     assert_eq!(audit.held, 0);
-    assert!(
-        audit.in_doubt as i64 <= open,
-        "{} in doubt, {open} intents open",
-        audit.in_doubt
-    );
+    let counter = "postrider_ambiguous_deliveries_total";
+    let counted = platform.node("steady").metric(counter).await;
+    assert_eq!(counted, ledger::doubts(&platform.pool).await.len() as f64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,17 +1,28 @@
 //! The guarantees of delivery, checked over a whole run: what was accepted, what the events say
 //! and what arrived must fit together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::ledger::{self, Fate};
+use uuid::Uuid;
+
+use crate::ledger::{self, Attempt, Fate};
 use crate::load::Sent;
 use crate::platform::Platform;
 use crate::sink::{Receipt, Sink};
 
 /// A reply written this long before a kill was read before it, however busy the machine is.
 const SURELY_READ: Duration = Duration::from_secs(1);
+
+/// A process that died without warning.
+#[derive(Clone, Debug)]
+pub struct Kill {
+    /// Before the process that followed it was started.
+    pub at: Instant,
+    /// Attempts whose outcome PostgreSQL did not know then; the journal may.
+    pub open: HashSet<Attempt>,
+}
 
 /// What a run came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,8 +57,8 @@ impl fmt::Display for Audit {
 }
 
 impl Audit {
-    /// Holds a finished run against the promises; `kills` are the moments at which processes died.
-    pub async fn of(platform: &Platform, sent: &Sent, sink: &Sink, kills: &[Instant]) -> Self {
+    /// Holds a finished run against the promises; `kills` are the processes that died in it.
+    pub async fn of(platform: &Platform, sent: &Sent, sink: &Sink, kills: &[Kill]) -> Self {
         let stored = ledger::messages(&platform.pool).await;
         assert_eq!(
             stored,
@@ -57,6 +68,9 @@ impl Audit {
         let fates = ledger::fates(&platform.pool).await;
         let held = ledger::held(&platform.pool).await;
         let receipts = sink.receipts();
+        let doubts = ledger::doubts(&platform.pool).await;
+        only_open_intents_are_in_doubt(sent, &receipts, &doubts, kills);
+        let kills: Vec<Instant> = kills.iter().map(|kill| kill.at).collect();
         let mut arrived: HashMap<&str, Vec<&Receipt>> = HashMap::new();
         for receipt in receipts.iter().filter(|receipt| receipt.accepted) {
             arrived.entry(&receipt.id).or_default().push(receipt);
@@ -71,7 +85,7 @@ impl Audit {
         for (id, message) in &sent.accepted {
             let fate = fates.get(message).cloned().unwrap_or_default();
             let copies = arrived.remove(id.as_str()).unwrap_or_default();
-            let holds = audit.one(&fate, held.contains(message), &copies, kills);
+            let holds = audit.one(&fate, held.contains(message), &copies, &kills);
             if let Err(what) = holds {
                 let story = ledger::story(&platform.pool, *message).await;
                 panic!("{id} {what}\n{copies:#?}\n{story}");
@@ -113,6 +127,43 @@ impl Audit {
         self.duplicates += usize::from(copies.len() > 1);
         Ok(())
     }
+}
+
+/// In doubt are, attempt by attempt, the intents that were open at a kill less those whose reply the
+/// journal knew: nothing else, and every dot that was not answered.
+fn only_open_intents_are_in_doubt(
+    sent: &Sent,
+    receipts: &[Receipt],
+    doubts: &HashSet<Attempt>,
+    kills: &[Kill],
+) {
+    let open: HashSet<Attempt> = kills.iter().flat_map(|kill| kill.open.clone()).collect();
+    let strangers: Vec<_> = doubts.difference(&open).collect();
+    assert!(
+        strangers.is_empty(),
+        "in doubt without an open intent: {strangers:?}"
+    );
+    let (answered, unanswered): (Vec<&Receipt>, Vec<&Receipt>) =
+        receipts.iter().partition(|copy| copy.answered_at.is_some());
+    let messages = |copies: Vec<&Receipt>| -> HashSet<Uuid> {
+        let message = |copy: &Receipt| sent.accepted.get(&copy.id).copied();
+        copies.into_iter().filter_map(message).collect()
+    };
+    let (answered, unanswered) = (messages(answered), messages(unanswered));
+    let doubted: HashSet<Uuid> = doubts.iter().map(|(message, ..)| *message).collect();
+    let unread: Vec<_> = unanswered.difference(&doubted).collect();
+    assert!(
+        unread.is_empty(),
+        "dots were not answered, and nobody is in doubt: {unread:?}"
+    );
+    let invented: Vec<_> = open
+        .difference(doubts)
+        .filter(|(message, ..)| !answered.contains(message))
+        .collect();
+    assert!(
+        invented.is_empty(),
+        "open intents were taken for answered, and never were: {invented:?}"
+    );
 }
 
 /// Whether the answer to a copy may have been lost: it was not written, or so shortly before the

@@ -1,13 +1,13 @@
 //! What PostgreSQL says became of every delivery. Read only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use mail::event::EventType;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::until;
+use crate::{PATIENCE, until};
 
 /// `queue.flags`: held because an attempt was ambiguous.
 const HELD: i16 = 2;
@@ -65,16 +65,49 @@ pub async fn held(pool: &PgPool) -> Vec<Uuid> {
         .unwrap()
 }
 
-/// Deliveries whose final dot was allowed and whose outcome PostgreSQL does not know.
-pub async fn open_intents(pool: &PgPool) -> i64 {
-    sqlx::query_scalar(
-        "SELECT count(*) FROM queue q WHERE EXISTS (
-           SELECT FROM attempt_intent i, unnest(i.messages, i.rcpts, i.attempts) AS u (m, r, a)
-           WHERE u.m = q.message_id AND u.r = q.rcpt AND u.a = q.attempt AND i.shard = q.shard)",
+/// One attempt: message, recipient, attempts finished before it.
+pub type Attempt = (Uuid, i16, i16);
+
+/// Attempts whose final dot was allowed and whose outcome PostgreSQL does not know.
+pub async fn open_intents(pool: &PgPool) -> HashSet<Attempt> {
+    let rows: Vec<Attempt> = sqlx::query_as(
+        "SELECT DISTINCT q.message_id, q.rcpt, q.attempt
+         FROM queue q, attempt_intent i, unnest(i.messages, i.rcpts, i.attempts) AS u (m, r, a)
+         WHERE u.m = q.message_id AND u.r = q.rcpt AND u.a = q.attempt AND i.shard = q.shard",
     )
-    .fetch_one(pool)
+    .fetch_all(pool)
     .await
-    .unwrap()
+    .unwrap();
+    rows.into_iter().collect()
+}
+
+/// The same, of a node that was just killed: what its sessions still carried out is waited for.
+pub async fn open_intents_of_dead(pool: &PgPool, node: &str) -> HashSet<Attempt> {
+    until("the dead node's sessions end", PATIENCE, || async {
+        let sessions: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1")
+                .bind(format!("postrider {node}"))
+                .fetch_one(pool)
+                .await
+                .ok()?;
+        (sessions == 0).then_some(())
+    })
+    .await;
+    open_intents(pool).await
+}
+
+/// Attempts that ended in doubt.
+pub async fn doubts(pool: &PgPool) -> HashSet<Attempt> {
+    let rows: Vec<Attempt> = sqlx::query_as(
+        "SELECT subject, rcpt, (attempt - 1)::int2 FROM event
+         WHERE flags & 2 <> 0 AND type = 4 AND code IS NULL",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let doubts: HashSet<Attempt> = rows.iter().copied().collect();
+    assert_eq!(rows.len(), doubts.len(), "one attempt ended twice");
+    doubts
 }
 
 /// Waits until nothing is queued but what is held.
