@@ -68,7 +68,7 @@ pub(crate) async fn follow_leases(
             continue;
         }
         enter(&node, news).await;
-        release_leaving(&node).await;
+        release_leaving(&node, LEAVING_MAX).await;
     }
 }
 
@@ -140,8 +140,8 @@ async fn hand_in_marks(node: &Node, marks: &[HandIn]) {
 }
 
 /// Shards that another live node should own go to it once nothing of theirs is in memory, or after
-/// a while: one slow delivery must not keep the others of its shard waiting.
-async fn release_leaving(node: &Node) {
+/// `patience`: one slow delivery must not keep the others of its shard waiting.
+async fn release_leaving(node: &Node, patience: Duration) {
     let leaving = node.ownership.leaving();
     for (shard, _) in &leaving {
         let dropped = node.paths.extract(|waiting| waiting.row.shard == *shard);
@@ -151,7 +151,7 @@ async fn release_leaving(node: &Node) {
     }
     let ready: Vec<ShardNo> = leaving
         .into_iter()
-        .filter(|(shard, since)| *since > LEAVING_MAX || node.memory.held_of(*shard) == 0)
+        .filter(|(shard, since)| *since > patience || node.memory.held_of(*shard) == 0)
         .map(|(shard, _)| shard)
         .collect();
     give_back(node, &ready).await;
@@ -184,3 +184,6 @@ pub(crate) async fn mark_lost_shards(node: &Node) {
         .collect();
     hand_in_marks(node, &marks).await;
 }
+
+#[cfg(test)]
+mod tests;

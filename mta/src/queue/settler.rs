@@ -343,3 +343,6 @@ fn strip(outcome: &mut Unsettled) {
     event.tls = None;
     event.enhanced = None;
 }
+
+#[cfg(test)]
+mod tests;
