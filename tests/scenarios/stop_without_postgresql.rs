@@ -118,5 +118,5 @@ async fn mend(platform: &Platform) -> Kill {
     assert!(ended > 0, "nothing was on the wire");
     let open = ledger::open_intents_of_dead(&platform.pool, "shaky").await;
     platform.proxy.as_ref().unwrap().heal();
-    Kill { at, open }
+    Kill { at: Some(at), open }
 }
