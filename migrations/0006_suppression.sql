@@ -4,7 +4,7 @@
 -- expires_at NULL: for good. source_*: the event that made the entry, and the delivery it tells of.
 -- No foreign keys: settling writes here, and would lock the account's row for every dead address.
 CREATE TABLE suppression (
-  id uuid NOT NULL,
+  id uuid PRIMARY KEY,
   expires_at timestamptz,
   account int4 NOT NULL,
   stream int4,
@@ -12,11 +12,13 @@ CREATE TABLE suppression (
   source_rcpt int2,
   source_event uuid,
   source_message uuid,
-  address text NOT NULL,
-  PRIMARY KEY (account, reason, id)
+  address text NOT NULL
 );
 -- The look-up of every accepted and every fetched delivery. The key is the address in lower case,
 -- which means ASCII letters only under "C": mail::suppression::look_up_key says the same.
 CREATE UNIQUE INDEX suppression_address
   ON suppression (account, lower(address COLLATE "C"), stream, reason) NULLS NOT DISTINCT;
-CREATE INDEX suppression_stream ON suppression (account, stream, reason, id) WHERE stream IS NOT NULL;
+-- For lists. account + 0, so that no plan of the look-up, made while the table is empty, may take one of
+-- these and read all of an account once it is full.
+CREATE INDEX suppression_account ON suppression ((account + 0), reason, id);
+CREATE INDEX suppression_stream ON suppression ((account + 0), stream, reason, id) WHERE stream IS NOT NULL;

@@ -154,11 +154,10 @@ impl Store {
             "SELECT s.id, s.address, s.reason, t.name AS stream, s.expires_at, s.source_event,
                     s.source_message, s.source_rcpt
              FROM suppression s LEFT JOIN stream t ON t.id = s.stream
-             WHERE s.account = $1 AND s.reason = ANY ($2) AND s.id = $3",
+             WHERE s.id = $1 AND s.account + 0 = $2",
         )
-        .bind(account.0)
-        .bind(codes(None))
         .bind(id.uuid())
+        .bind(account.0)
         .fetch_optional(&self.general)
         .await
         .during("read a suppression")?;
@@ -189,14 +188,14 @@ impl Store {
                    AND ($5::int4 IS NULL OR s.stream = $5)
                  ORDER BY s.id DESC LIMIT $4"
             }
-            // The first of each reason, in the order of an index that begins with it.
+            // The first of each reason, in the order of an index that begins with account + 0 and it.
             (None, Some(_)) => {
                 "SELECT s.id, s.address, s.reason, t.name AS stream, s.expires_at, s.source_event,
                         s.source_message, s.source_rcpt
                  FROM unnest($2::int2[]) AS r (reason)
                  CROSS JOIN LATERAL (
                    SELECT * FROM suppression s
-                   WHERE s.account = $1 AND s.stream = $5 AND s.reason = r.reason AND s.id < $3
+                   WHERE s.account + 0 = $1 AND s.stream = $5 AND s.reason = r.reason AND s.id < $3
                    ORDER BY s.id DESC LIMIT $4) s
                  LEFT JOIN stream t ON t.id = s.stream
                  WHERE $6::text IS NULL
@@ -208,7 +207,7 @@ impl Store {
                  FROM unnest($2::int2[]) AS r (reason)
                  CROSS JOIN LATERAL (
                    SELECT * FROM suppression s
-                   WHERE s.account = $1 AND s.reason = r.reason AND s.id < $3
+                   WHERE s.account + 0 = $1 AND s.reason = r.reason AND s.id < $3
                    ORDER BY s.id DESC LIMIT $4) s
                  LEFT JOIN stream t ON t.id = s.stream
                  WHERE $5::int4 IS NULL AND $6::text IS NULL
@@ -237,15 +236,12 @@ impl Store {
         account: AccountNo,
         id: SuppressionId,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "DELETE FROM suppression WHERE account = $1 AND reason = ANY ($2) AND id = $3",
-        )
-        .bind(account.0)
-        .bind(codes(None))
-        .bind(id.uuid())
-        .execute(&self.general)
-        .await
-        .during("delete a suppression")?;
+        let done = sqlx::query("DELETE FROM suppression WHERE id = $1 AND account + 0 = $2")
+            .bind(id.uuid())
+            .bind(account.0)
+            .execute(&self.general)
+            .await
+            .during("delete a suppression")?;
         Ok(done.rows_affected() > 0)
     }
 
