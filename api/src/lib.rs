@@ -21,6 +21,7 @@ mod page;
 mod problem;
 mod random;
 mod router;
+mod screened;
 mod send;
 mod server;
 mod state;

@@ -20,6 +20,7 @@ use crate::auth::Principal;
 use crate::body_budget::work_on;
 use crate::problem::{Code, FieldProblem, Problem, chain};
 use crate::random;
+use crate::screened::{replayed, screened};
 use crate::state::AppState;
 
 /// The stream of messages that name none.
@@ -30,6 +31,7 @@ const STREAM_DEFAULT: &str = "transactional";
 pub(crate) struct AcceptedEmail {
     #[schema(value_type = String, example = "msg_01kasxq2bke9qa1bz2t0zc6800")]
     id: MessageId,
+    /// queued; suppressed when all deliveries are.
     #[schema(example = "queued")]
     status: &'static str,
     /// One for each address in to, cc and bcc.
@@ -43,6 +45,7 @@ struct AcceptedDelivery {
     id: DeliveryId,
     #[schema(example = "ana@example.com")]
     to: String,
+    /// queued, or suppressed: the recipient is on the suppression list and is sent nothing.
     #[schema(example = "queued")]
     status: &'static str,
 }
@@ -235,7 +238,8 @@ async fn intern_recipients(
         .collect())
 }
 
-/// The body of the answer, made before the commit because it is stored with it.
+/// The body of the answer, made before the commit because it is stored with it. Who turns out to be
+/// suppressed is put in afterwards.
 fn answer(prepared: &Prepared) -> Result<String, Problem> {
     let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
         id: prepared.id.delivery(number),
@@ -342,13 +346,22 @@ async fn accept(
     let timer = state.metrics.accept_seconds.start_timer();
     let accepted = state.acceptor.accept(request).await;
     timer.observe_duration();
+    let count = || {
+        state.metrics.accepted_messages.inc();
+        state.metrics.accepted_deliveries.inc_by(deliveries as u64);
+    };
     match accepted? {
         Accepted::Stored => {
-            state.metrics.accepted_messages.inc();
-            state.metrics.accepted_deliveries.inc_by(deliveries as u64);
+            count();
             Ok(Outcome::Accepted(answer))
         }
-        Accepted::Replayed { response } => Ok(Outcome::Replayed(response)),
+        Accepted::Screened { suppressed } => {
+            count();
+            let metric = &state.metrics.suppressed_deliveries;
+            metric.inc_by(suppressed.len() as u64);
+            Ok(Outcome::Accepted(screened(answer, &suppressed)))
+        }
+        Accepted::Replayed { response } => Ok(Outcome::Replayed(replayed(state, response).await?)),
         Accepted::KeyConflict => {
             let detail = "the Idempotency-Key came with another body within the last 24 hours; \
                           use a new key for a new message";

@@ -25,5 +25,6 @@ pub mod message_fields;
 mod message_limits;
 pub mod reply;
 pub mod retry;
+pub mod suppression;
 pub mod text;
 pub mod verp;

@@ -8,12 +8,12 @@ use mail::judge::{FailureScope, Outcome};
 use store::DeliveryKey;
 
 use crate::delivery::{
-    Attempted, Conversation, Line, NoLine, OwnFault, Prepared, conclude, connect, converse,
-    is_worn_out, prepare,
+    Attempted, Conversation, Line, NoLine, NotPrepared, OwnFault, Prepared, conclude, connect,
+    converse, is_worn_out, prepare,
 };
 use crate::lanes::{Next, Path, Waiting};
 use crate::node::Node;
-use crate::queue::{Intent, expire, park};
+use crate::queue::{Intent, expire, park, suppress};
 
 /// After trouble of our own a session waits this long before it takes the next delivery.
 const OWN_FAULT_PAUSE: Duration = Duration::from_secs(1);
@@ -116,7 +116,8 @@ async fn deliver(node: &Arc<Node>, path: &Arc<Path>, line: &mut Option<Line>, wa
     }
     let prepared = match prepare(node, &waiting.row).await {
         Ok(prepared) => prepared,
-        Err(fault) => return own_fault(node, path, waiting, fault).await,
+        Err(NotPrepared::Suppressed) => return suppress(node, waiting.row),
+        Err(NotPrepared::Fault(fault)) => return own_fault(node, path, waiting, fault).await,
     };
     let mut intent = None;
     loop {

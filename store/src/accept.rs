@@ -8,6 +8,7 @@ mod columns;
 mod idempotency;
 mod job;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::database::Store;
 use crate::error::{During, StoreError};
 use crate::hints::QueueHints;
 use crate::numbers::{AccountNo, DomainNo, MessageFlags, PoolNo, RecipientDomainNo, StreamNo};
+use crate::queue::DeliveryKey;
 use batch::{Committer, run_lane};
 use job::Job;
 
@@ -144,6 +146,11 @@ impl RetentionClass {
 pub enum Accepted {
     /// Committed.
     Stored,
+    /// Committed; these deliveries ended at once, because their recipients are suppressed.
+    Screened {
+        /// In no order; at least one.
+        suppressed: HashSet<DeliveryKey>,
+    },
     /// The same request was accepted before: nothing was stored.
     Replayed {
         /// What it was answered then.

@@ -5,4 +5,5 @@ pub(crate) mod email_request;
 pub(crate) mod email_view;
 pub(crate) mod emails;
 pub(crate) mod sandbox;
+pub(crate) mod suppressions;
 pub(crate) mod webhooks;

@@ -10,4 +10,5 @@ mod reading;
 mod sandbox;
 mod sending;
 mod server;
+mod suppressions;
 mod webhooks;

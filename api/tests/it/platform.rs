@@ -21,7 +21,8 @@ use tower::ServiceExt;
 const URL_ENV: &str = "POSTRIDER_TEST_DATABASE_URL";
 
 /// Everything a key may do here.
-pub(crate) const ALL_SCOPES: &[&str] = &["emails:send", "emails:read", "webhooks:*"];
+pub(crate) const ALL_SCOPES: &[&str] =
+    &["emails:send", "emails:read", "webhooks:*", "suppressions:*"];
 
 /// A running interface with one account, `acme.test` verified and `pending.test` not.
 pub(crate) struct Platform {

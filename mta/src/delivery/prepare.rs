@@ -66,14 +66,31 @@ impl OwnFault {
     }
 }
 
+/// Why a delivery is not tried.
+#[derive(Debug)]
+pub(crate) enum NotPrepared {
+    /// Its recipient was put on the suppression list since it was accepted.
+    Suppressed,
+    Fault(OwnFault),
+}
+
+impl From<OwnFault> for NotPrepared {
+    fn from(fault: OwnFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// Fetches, addresses and signs.
-pub(crate) async fn prepare(node: &Node, row: &QueueRow) -> Result<Prepared, OwnFault> {
+pub(crate) async fn prepare(node: &Node, row: &QueueRow) -> Result<Prepared, NotPrepared> {
     let message = node
         .contents
         .get(row.key.message)
         .await
         .map_err(OwnFault::Unavailable)?;
     let message = message.ok_or(OwnFault::ContentMissing)?;
+    if message.is_suppressed(row.key.rcpt, node.clock.now()) {
+        return Err(NotPrepared::Suppressed);
+    }
     let envelope = envelope(node, row, &message)?;
     let header_block = sign(node, &message).await?;
     Ok(Prepared {

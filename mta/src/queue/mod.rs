@@ -10,7 +10,7 @@ mod reader;
 mod settler;
 
 pub(crate) use ambiguity::{Ambiguity, Suspicion, decide_undecided, settle_handed_in, take_over};
-pub(crate) use dispatch::{dispatch, expire};
+pub(crate) use dispatch::{dispatch, expire, suppress};
 pub(crate) use gate::{Door, Gate, Intent, Permit};
 pub use ownership::CLOCK_SKEW_MAX;
 pub(crate) use ownership::Ownership;

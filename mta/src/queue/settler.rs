@@ -337,6 +337,7 @@ fn count(node: &Node, settlement: &Settlement) {
 /// What remains when PostgreSQL will not have the whole: the outcome itself.
 fn strip(outcome: &mut Unsettled) {
     let event = &mut outcome.settlement.event;
+    event.flags = event.flags.without(EventFlags::DEAD_RECIPIENT);
     event.reply = None;
     event.transcript = None;
     event.mx = None;
