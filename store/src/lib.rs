@@ -32,6 +32,10 @@ pub mod recipient_domain;
 pub mod redis_wake;
 pub mod sandbox;
 pub mod seal;
+pub mod search;
+mod search_key;
+pub mod search_log;
+mod search_retention;
 pub mod sender_domain;
 mod server;
 pub mod settle;
@@ -54,7 +58,7 @@ pub use hand_in::HandIn;
 pub use hints::{NoHints, QueueHints, RedisHints};
 pub use intent::OpenIntent;
 pub use key::ApiKey;
-pub use lease::{DispatcherLease, LeaseRow, Renewed};
+pub use lease::{DispatcherLease, LeaseRow, Renewed, SearchLease};
 pub use message::MessageView;
 pub use numbers::{
     AccountNo, DomainNo, EndpointNo, Epoch, EventFlags, MessageFlags, PoolNo, QueueFlags,
@@ -65,6 +69,8 @@ pub use queue::{Cursor, DeliveryKey, Fence, QueueDepth, QueueRow, RowRef};
 pub use redis_wake::RedisWake;
 pub use sandbox::{SandboxMessage, SandboxSummary};
 pub use seal::{SealError, SealKey, Sealer};
+pub use search::{EmailFilter, EmailPage, EmailSummary, SenderFilter};
+pub use search_log::{SearchPage, SearchRow};
 pub use sender_domain::SenderDomain;
 pub use settle::{Retry, Settlement};
 pub use stream::{AmbiguousPolicy, Stream};
