@@ -10,5 +10,6 @@ mod configuration;
 mod dispatching;
 mod ownership;
 mod partitions;
+mod searching;
 mod settling;
 mod world;
