@@ -30,7 +30,8 @@ async fn lists_and_searches_answer_at_once() {
     until("the index is made", Duration::from_secs(3_000), || async {
         let done = "SELECT cursor_xid > $1::xid8 FROM search_lease";
         let done = sqlx::query_scalar(done).bind(&xid);
-        done.fetch_one(&platform.pool).await.unwrap().then_some(())
+        let done: bool = done.fetch_one(&platform.pool).await.unwrap();
+        done.then_some(())
     })
     .await;
     let secs = begun.elapsed().as_secs_f64();
