@@ -45,6 +45,8 @@ codes! {
     TestKeyNotAllowed, FORBIDDEN, "test_key_not_allowed", "A test key may not do this";
     SenderNotVerified, FORBIDDEN, "sender_not_verified", "The sender's domain is not verified";
     NotFound, NOT_FOUND, "not_found", "There is no such thing";
+    NoTranscript, NOT_FOUND, "no_transcript", "No transcript was kept of this attempt";
+    ContentGone, GONE, "content_gone", "The content is not kept any more";
     MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not know the method";
     BodyTimeout, REQUEST_TIMEOUT, "body_timeout", "The body took too long to arrive";
     IdempotencyMismatch, CONFLICT, "idempotency_mismatch", "The Idempotency-Key was used for another request";

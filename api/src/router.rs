@@ -12,15 +12,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
-use crate::endpoints::{emails, sandbox, suppressions, webhooks};
+use crate::endpoints::{
+    email_content, email_list, emails, sandbox, suppressions, transcripts, webhooks,
+};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
 /// The routes of the API, described by themselves.
 pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
     let api = OpenApiRouter::with_openapi(openapi::frame())
-        .routes(routes!(emails::send))
+        .routes(routes!(emails::send, email_list::list))
         .routes(routes!(emails::get))
+        .routes(routes!(email_content::get))
+        .routes(routes!(transcripts::get))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::delete))
         .routes(routes!(suppressions::create, suppressions::list))

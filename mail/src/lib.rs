@@ -9,6 +9,7 @@
 pub mod address;
 pub mod bounce_class;
 pub mod compose;
+pub mod content_parts;
 pub mod dkim;
 pub mod dkim_canon;
 pub mod dkim_key;

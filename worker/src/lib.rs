@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod metrics;
+mod search;
 mod upkeep;
 pub mod webhooks;
 
@@ -22,7 +23,8 @@ use store::{Sealer, Store};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use metrics::{UpkeepMetrics, WebhookMetrics};
+use metrics::{SearchMetrics, UpkeepMetrics, WebhookMetrics};
+use search::Indexer;
 use upkeep::Upkeep;
 use webhooks::{Dispatcher, Identity, Retrier, Webhooks};
 
@@ -75,6 +77,12 @@ pub async fn run(
         metrics: UpkeepMetrics::register(&metrics)?,
         shutdown: shutdown.clone(),
     };
+    let indexer = Indexer {
+        store: store.clone(),
+        clock: clock.clone(),
+        metrics: SearchMetrics::register(&metrics)?,
+        owner: Indexer::owner_of(config.node),
+    };
     let webhook_metrics = WebhookMetrics::register(&metrics)?;
     let webhooks = Webhooks::new(&config, store, sealer, clock, webhook_metrics)?;
     let identity = Identity::of_node(config.node, config.name);
@@ -83,6 +91,7 @@ pub async fn run(
 
     let mut duties = JoinSet::new();
     duties.spawn(upkeep.run());
+    duties.spawn(indexer.run(shutdown.clone()));
     duties.spawn(dispatcher.run(config.events_committed, shutdown.clone()));
     duties.spawn(retrier.run(shutdown));
     while let Some(ended) = duties.join_next().await {

@@ -39,6 +39,7 @@ impl Upkeep {
     pub(crate) async fn run(self) {
         tokio::join!(
             self.repeat("partitions", HOUR, || self.make_partitions()),
+            self.repeat("search_retention", HOUR, || self.drop_search_days()),
             self.repeat("idempotency", HOUR, || self.age_out_idempotency()),
             self.repeat("sandbox", Duration::from_secs(60), || self.trim_sandbox()),
             self.repeat("write_age", Duration::from_secs(15), || self
@@ -80,6 +81,15 @@ impl Upkeep {
             result = result.and(self.store.make_partitions(std::iter::once(day)).await);
         }
         result
+    }
+
+    async fn drop_search_days(&self) -> Result<(), StoreError> {
+        let today = self.clock.now().date();
+        let dropped = self.store.drop_search_partitions(today).await?;
+        if dropped > 0 {
+            tracing::info!(dropped, "days of the search index ended with their mail");
+        }
+        Ok(())
     }
 
     async fn age_out_idempotency(&self) -> Result<(), StoreError> {

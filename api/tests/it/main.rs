@@ -5,6 +5,7 @@
 mod bodies;
 mod document;
 mod keys;
+mod lists;
 mod platform;
 mod reading;
 mod sandbox;

@@ -218,8 +218,9 @@ fn settlement(node: &Node, attempted: &Attempted, policy: AmbiguousPolicy) -> Se
         tls: attempted.tls.map(str::to_owned),
         reply: attempted.reply_text(),
         duration_ms: i32::try_from(attempted.begun.elapsed().as_millis()).ok(),
-        transcript: (failed && !attempted.transcript.is_empty())
-            .then(|| DbText::from_remote(attempted.transcript.as_bytes(), TRANSCRIPT_MAX_OCTETS)),
+        transcript: (failed && !attempted.transcript.is_empty()).then(|| {
+            DbText::from_remote_lines(attempted.transcript.as_bytes(), TRANSCRIPT_MAX_OCTETS)
+        }),
     };
     Settlement {
         row: row.clone(),

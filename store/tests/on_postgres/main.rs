@@ -10,6 +10,7 @@ mod configuration;
 mod dispatching;
 mod ownership;
 mod partitions;
+mod searching;
 mod settling;
 mod suppression;
 mod world;
