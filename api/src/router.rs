@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
-use crate::endpoints::{emails, sandbox, webhooks};
+use crate::endpoints::{email_actions, email_commands, email_resend, emails, sandbox, webhooks};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
@@ -20,7 +20,10 @@ use crate::{encoding, observe, openapi};
 pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
     let api = OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(emails::send))
-        .routes(routes!(emails::get))
+        .routes(routes!(emails::get, email_commands::change))
+        .routes(routes!(email_commands::cancel))
+        .routes(routes!(email_resend::resend))
+        .routes(routes!(email_actions::act))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::delete))
         .routes(routes!(sandbox::list))
