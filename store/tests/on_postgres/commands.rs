@@ -267,7 +267,8 @@ async fn only_what_is_due_later_is_cancelled_directly() {
     assert_eq!(gone, [later.key]);
     assert_eq!(world.queued().await, [soon]);
     let ended = (EventType::EmailCancelled, 2, EventFlags::FINAL);
-    assert_eq!(world.told(later.key.message).await, [QUEUED, ended]);
+    let scheduled = (EventType::EmailScheduled, 1, EventFlags::NONE);
+    assert_eq!(world.told(later.key.message).await, [scheduled, ended]);
 }
 
 #[tokio::test]
