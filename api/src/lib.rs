@@ -7,6 +7,7 @@
 
 mod auth;
 mod body_budget;
+mod commands;
 mod config;
 mod encoding;
 mod endpoints;

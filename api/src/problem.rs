@@ -51,6 +51,7 @@ codes! {
     BodyTimeout, REQUEST_TIMEOUT, "body_timeout", "The body took too long to arrive";
     IdempotencyMismatch, CONFLICT, "idempotency_mismatch", "The Idempotency-Key was used for another request";
     TooManyWebhooks, CONFLICT, "too_many_webhooks", "The account has all the webhooks it may have";
+    AlreadySending, CONFLICT, "already_sending", "It is too late for that";
     Conflict, CONFLICT, "conflict", "Something else is in the way";
     BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large";
     MessageTooLarge, PAYLOAD_TOO_LARGE, "message_too_large", "The message is too large";

@@ -13,7 +13,8 @@ use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
 use crate::endpoints::{
-    email_content, email_list, emails, sandbox, suppressions, transcripts, webhooks,
+    email_actions, email_commands, email_content, email_list, email_resend, emails, sandbox,
+    suppressions, transcripts, webhooks,
 };
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
@@ -25,6 +26,11 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(emails::get))
         .routes(routes!(email_content::get))
         .routes(routes!(transcripts::get))
+        .routes(routes!(emails::send))
+        .routes(routes!(emails::get, email_commands::change))
+        .routes(routes!(email_commands::cancel))
+        .routes(routes!(email_resend::resend))
+        .routes(routes!(email_actions::act))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::delete))
         .routes(routes!(suppressions::create, suppressions::list))

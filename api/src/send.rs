@@ -166,7 +166,7 @@ async fn choose_way(
     Ok(Way { stream, pool })
 }
 
-async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
+pub(crate) async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
     let pool = if state.config.sandbox_available {
         state.store.sandbox_pool().await?
     } else {
@@ -322,7 +322,7 @@ fn flags(principal: &Principal, message: &Message, composed: &Composed) -> Messa
     set.fold(MessageFlags::NONE, MessageFlags::with)
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, Problem> {
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String, Problem> {
     serde_json::to_string(value).map_err(|error| {
         tracing::error!(%error, "could not write JSON");
         Problem::new(
@@ -333,7 +333,7 @@ fn to_json(value: &impl Serialize) -> Result<String, Problem> {
 }
 
 /// The commit, shared with every request that waits at the same moment.
-async fn accept(
+pub(crate) async fn accept(
     state: &AppState,
     request: AcceptRequest,
     answer: String,

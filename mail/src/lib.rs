@@ -25,6 +25,7 @@ pub mod message;
 pub mod message_fields;
 mod message_limits;
 pub mod reply;
+pub mod restamp;
 pub mod retry;
 pub mod suppression;
 pub mod text;

@@ -8,7 +8,7 @@ use store::{Epoch, HandIn, ShardNo};
 use tokio::sync::mpsc;
 
 use crate::node::Node;
-use crate::queue::{Door, Unsettled, patiently, settle_all, take_over};
+use crate::queue::{Door, Unsettled, carry_out_first, patiently, settle_all, take_over};
 use crate::sync::lock;
 
 const LEASE_RETRY: Duration = Duration::from_millis(500);
@@ -103,6 +103,7 @@ async fn enter(node: &Arc<Node>, taken: Vec<(ShardNo, Epoch)>) {
     }
     let shards: Vec<ShardNo> = taken.iter().map(|(shard, _)| *shard).collect();
     if take_over(node, &taken).await {
+        carry_out_first(node, &shards).await;
         tracing::info!(shards = shards.len(), "shards taken");
         node.reader.start(shards);
     } else {

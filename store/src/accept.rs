@@ -24,7 +24,9 @@ use tokio_util::task::TaskTracker;
 use crate::database::Store;
 use crate::error::{During, StoreError};
 use crate::hints::QueueHints;
-use crate::numbers::{AccountNo, DomainNo, MessageFlags, PoolNo, RecipientDomainNo, StreamNo};
+use crate::numbers::{
+    AccountNo, DomainNo, MessageFlags, PoolNo, RecipientDomainNo, ShardNo, StreamNo,
+};
 use crate::queue::DeliveryKey;
 use batch::{Committer, run_lane};
 use job::Job;
@@ -245,6 +247,11 @@ impl Acceptor {
             return Err(self.refuse());
         }
         answer.await.unwrap_or_else(|_| Err(self.refuse()))
+    }
+
+    /// Tells the owners of these shards that commands wait for them, if they can be told at once.
+    pub fn tell_commanded(&self, shards: &[ShardNo]) {
+        self.committer.hints.commanded(shards);
     }
 
     fn refuse(&self) -> StoreError {

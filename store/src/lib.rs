@@ -10,6 +10,9 @@ pub mod accept;
 pub mod account;
 mod cache;
 mod codec;
+pub mod command;
+pub mod command_match;
+pub mod command_run;
 mod connections;
 pub mod content;
 pub mod database;
@@ -52,6 +55,9 @@ pub use accept::{
     NewRecipient, NoObserver, RetentionClass,
 };
 pub use account::Account;
+pub use command::{CommandKind, CommandResult, MessagePlace, NewCommand, QueuedDelivery};
+pub use command_match::{CommandFilter, MatchedPage, WaitingStatus, WalkPlace};
+pub use command_run::{CommandAnswer, FoundCommand};
 pub use content::StoredMessage;
 pub use database::{Store, StoreOptions};
 pub use error::StoreError;

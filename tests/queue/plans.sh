@@ -17,6 +17,7 @@ arguments() { # psql variables for $batch deliveries of several shards, as the s
   SELECT array_agg(shard) AS hs, array_agg('-infinity'::timestamptz) AS hn, array_agg('00000000-0000-0000-0000-000000000000'::uuid) AS hm,
     array_agg((-1)::int2) AS hr FROM shard_lease \\gset" >/dev/null
 }
+nil=00000000-0000-0000-0000-000000000000
 held="'$A', :'ls', :'le'"; keys=":'s', :'n', :'m', :'r', :'a'"
 declare -A runs=(
   [accept]="'{}', '{}', '{}', '{}', '{}', :'g', :'g', :'g', :'one', :'one', :'one', :'one', :'s', :'one', :'x', :'x', :'x', :'x', :'nil', :'nil', :'nil', :'g', :'one', :'one', :'nil', :'one', :'one', :'b', :'b', :'s', :'later', :'g', :'one', :'one', :'one', :'one', :'nil', :'later', :'g', '$NOW', :'one', :'keys'"
@@ -31,7 +32,10 @@ declare -A runs=(
   [lease_nodes]="'$A', 'a', 0, 15"
   [intents_open]=":'ls', :'le'"
   [intents_retire]="$held, :'ls', :'le', :'le'"
-  [cancel_direct]="5, '$(uuid_at "$NOW" 5)', '{}', 7, '$NOW'"
+  [cancel_direct]=":'s', :'n', :'m', :'r', :'g', 8, '$NOW'"
+  [command_run]="$held, :'g', :'s', :'m', :'r', :'n', :'r', :'later', :'g', :'one', :'one', '$NOW'"
+  [command_scan]="5, '-infinity', '$nil', -1, 20000, :'m', :'r'"
+  [command_match]="5, '-infinity', '$nil', -1, 2000, 1, NULL, NULL, NULL, false, NULL, '$nil', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '$NOW', 0"
   [events_read]="'{0,1,2,3}', '0', '00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', 500"
   [search_read]="'0', '00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', '{1,2,3,4,5,6,7,8}', 500"
   [search_write]="'$A', 0, '0', '00000000-0000-0000-0000-000000000000', '1', '00000000-0000-0000-0000-000000000000', :'one', :'m', :'r', :'one', :'one', :'one', :'one', :'one', :'one', :'one', :'one', :'one'"

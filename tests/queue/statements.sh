@@ -38,7 +38,15 @@ accept() { # accept "KEYS" "MESSAGES" SHARD ACCEPTED_AT [DUE]: one message of on
        "$u, $o, $z, $n, $z, $o, $b, $b," \
        "'{${sh:1}}', ARRAY[${due_list:1}], $u, $z, $o, $o, $o, $n, ARRAY[${expire:1}], $u, '$at', $o, '{${text:1}}');"
 }
-cancel_direct() { # cancel_direct SHARD MESSAGE THRESHOLD
-  echo "EXECUTE cancel_direct($1, '$2', ARRAY[gen_random_uuid()], 7, '$3');"
+cancel_direct() { # cancel_direct SHARD MESSAGE DUE THRESHOLD
+  echo "EXECUTE cancel_direct('{$1}', ARRAY['$3'::timestamptz], '{$2}', '{0}', ARRAY[gen_random_uuid()], 8, '$4');"
 }
+command() { # command ID SHARD MESSAGE DUE: a cancellation is noted
+  echo "INSERT INTO queue_command VALUES ('$1', $2, '$3', 0, 0, NULL, NULL, '$4', false, '$NOW');"
+}
+run() { # run OWNER SHARD EPOCH COMMAND MESSAGE DUE: the owner carries it out
+  echo "EXECUTE command_run('$1', '{$2}', '{$3}', '{$4}', '{$2}', '{$5}', '{0}', ARRAY['$6'::timestamptz], '{0}', ARRAY['$NOW'::timestamptz]," \
+       "ARRAY[gen_random_uuid()], '{8}', '{NULL}', '$NOW');"
+}
+answer() { q "SELECT coalesce(result::text, 'open') FROM queue_command WHERE id = '$1'"; }
 ids() { grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' | grep -v '^00000000' | sort -u | paste -sd' ' - || true; }

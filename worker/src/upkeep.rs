@@ -19,9 +19,12 @@ const PARTITION_DAYS_BACK: i64 = 1;
 const PARTITION_DAYS_AHEAD: i64 = 7;
 /// How long a repeated request finds its first answer.
 const IDEMPOTENCY_KEPT: time::Duration = time::Duration::hours(24);
+/// How long the answer to a command can be asked for; whoever waits for one gives up in seconds.
+const COMMANDS_KEPT: time::Duration = time::Duration::hours(1);
 /// Newest messages the sandbox keeps.
 const SANDBOX_KEPT: i64 = 1_000;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
@@ -41,6 +44,7 @@ impl Upkeep {
             self.repeat("partitions", HOUR, || self.make_partitions()),
             self.repeat("search_retention", HOUR, || self.drop_search_days()),
             self.repeat("idempotency", HOUR, || self.age_out_idempotency()),
+            self.repeat("commands", 15 * MINUTE, || self.age_out_commands()),
             self.repeat("sandbox", Duration::from_secs(60), || self.trim_sandbox()),
             self.repeat("write_age", Duration::from_secs(15), || self
                 .measure_write_age()),
@@ -96,6 +100,12 @@ impl Upkeep {
         self.store
             .age_out_idempotency(self.clock.now() - IDEMPOTENCY_KEPT)
             .await?;
+        Ok(())
+    }
+
+    async fn age_out_commands(&self) -> Result<(), StoreError> {
+        let before = self.clock.now() - COMMANDS_KEPT;
+        self.store.age_out_commands(before).await?;
         Ok(())
     }
 

@@ -1,9 +1,12 @@
 //! The handlers, one noun a file: typed values in, one call, a typed answer out.
 //! No rule about mail and no SQL lives here.
 
+pub(crate) mod email_actions;
+pub(crate) mod email_commands;
 pub(crate) mod email_content;
 pub(crate) mod email_list;
 pub(crate) mod email_request;
+pub(crate) mod email_resend;
 pub(crate) mod email_view;
 pub(crate) mod emails;
 pub(crate) mod sandbox;

@@ -32,13 +32,15 @@ const EVENTS_MAX: usize = 20;
 const SECRET_OCTETS: usize = 32;
 
 /// What an endpoint can be told about: the types that happen.
-const OFFERED: [EventType; 6] = [
+const OFFERED: [EventType; 8] = [
     EventType::EmailQueued,
     EventType::EmailDelivered,
     EventType::EmailDeferred,
     EventType::EmailBounced,
     EventType::EmailExpired,
     EventType::EmailSuppressed,
+    EventType::EmailScheduled,
+    EventType::EmailCancelled,
 ];
 
 /// An endpoint to be called about events.
@@ -53,7 +55,7 @@ pub(crate) struct WebhookRequest {
     #[schema(required = true, nullable = false)]
     url: Option<String>,
     /// Types of events, at least one of email.queued, email.delivered, email.deferred,
-    /// email.bounced, email.expired and email.suppressed.
+    /// email.bounced, email.expired, email.suppressed, email.scheduled and email.cancelled.
     #[serde(default, deserialize_with = "read_events")]
     #[schema(required = true, nullable = false)]
     events: Option<Vec<String>>,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bodies;
+mod commands;
 mod document;
 mod keys;
 mod lists;

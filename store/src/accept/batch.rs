@@ -117,7 +117,7 @@ pub(super) async fn run_lane(committer: Arc<Committer>, inbox: Arc<Inbox>, track
 pub(super) struct Committer {
     pub(super) store: Store,
     pub(super) clock_now: ClockNow,
-    hints: Arc<dyn QueueHints>,
+    pub(super) hints: Arc<dyn QueueHints>,
     pub(super) observer: Arc<dyn AcceptObserver>,
     turn: AtomicUsize,
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accepting;
+mod commands;
 mod configuration;
 mod dispatching;
 mod ownership;
