@@ -23,11 +23,9 @@ use crate::{encoding, observe, openapi};
 pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
     let api = OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(emails::send, email_list::list))
-        .routes(routes!(emails::get))
+        .routes(routes!(emails::get, email_commands::change))
         .routes(routes!(email_content::get))
         .routes(routes!(transcripts::get))
-        .routes(routes!(emails::send))
-        .routes(routes!(emails::get, email_commands::change))
         .routes(routes!(email_commands::cancel))
         .routes(routes!(email_resend::resend))
         .routes(routes!(email_actions::act))
