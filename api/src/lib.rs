@@ -8,6 +8,7 @@
 mod auth;
 mod body_budget;
 mod config;
+mod domains;
 mod encoding;
 mod endpoints;
 mod extract;
@@ -28,6 +29,7 @@ mod timestamp;
 mod webhook_url;
 
 pub use config::ApiConfig;
+pub use domains::KeyMaker;
 pub use metrics::ApiMetrics;
 pub use openapi::{openapi_document, openapi_yaml};
 pub use router::router;

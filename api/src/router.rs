@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
-use crate::endpoints::{emails, sandbox, webhooks};
+use crate::endpoints::{domains, emails, sandbox, webhooks};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
@@ -23,6 +23,10 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(emails::get))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::delete))
+        .routes(routes!(domains::create, domains::list))
+        .routes(routes!(domains::get, domains::delete))
+        .routes(routes!(domains::verify))
+        .routes(routes!(domains::rotate_dkim))
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));

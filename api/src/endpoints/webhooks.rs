@@ -32,12 +32,14 @@ const EVENTS_MAX: usize = 20;
 const SECRET_OCTETS: usize = 32;
 
 /// What an endpoint can be told about: the types that happen.
-const OFFERED: [EventType; 5] = [
+const OFFERED: [EventType; 7] = [
     EventType::EmailQueued,
     EventType::EmailDelivered,
     EventType::EmailDeferred,
     EventType::EmailBounced,
     EventType::EmailExpired,
+    EventType::DomainVerified,
+    EventType::DomainFailed,
 ];
 
 /// An endpoint to be called about events.
@@ -52,7 +54,7 @@ pub(crate) struct WebhookRequest {
     #[schema(required = true, nullable = false)]
     url: Option<String>,
     /// Types of events, at least one of email.queued, email.delivered, email.deferred,
-    /// email.bounced and email.expired.
+    /// email.bounced, email.expired, domain.verified and domain.failed.
     #[serde(default, deserialize_with = "read_events")]
     #[schema(required = true, nullable = false)]
     events: Option<Vec<String>>,
