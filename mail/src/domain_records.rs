@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::domain_name::DomainName;
 use crate::record_rules::{dmarc_names, is_dmarc, is_spf, normal_name, same_dkim_key, shown};
 
+/// Longest sending domain with a return path of its own, in octets: leaves room for selectors, and for
+/// a local part of 46 octets in the 254 that a path may have (RFC 5321 section 4.5.3.1.3).
+pub const DOMAIN_MAX_OCTETS: usize = 190;
+
 /// What a record is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

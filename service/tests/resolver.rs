@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../tests/src/dns.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod dns;
 
 use dns::{Dns, Trouble};

@@ -147,6 +147,7 @@ impl Row {
 impl RegisteredDomain {
     /// The records to publish; `return_path` is the platform's domain for bounces.
     pub fn expected_records(&self, return_path: Option<&DomainName>) -> ExpectedRecords {
+        let return_path = return_path.filter(|_| self.name.as_str().len() <= DOMAIN_MAX_OCTETS);
         ExpectedRecords {
             domain: self.name.clone(),
             keys: self.keys.iter().map(|key| key.record.clone()).collect(),

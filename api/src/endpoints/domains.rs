@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mail::domain_name::DomainName;
+use mail::domain_records::DOMAIN_MAX_OCTETS;
 use mail::ids::DomainId;
 use mail::public_suffix::is_public_suffix;
 use serde::Deserialize;
@@ -20,10 +21,6 @@ use crate::openapi::{
 use crate::page::{Page, PageParameters, PageRequest};
 use crate::problem::{FieldProblem, Problem};
 use crate::state::AppState;
-
-/// Leaves room for selectors and for return paths, whose local part has 46 octets of the 254 that a
-/// path may have (RFC 5321 section 4.5.3.1.3).
-const NAME_MAX_OCTETS: usize = 190;
 
 /// A domain to send from.
 #[derive(Deserialize, ToSchema)]
@@ -46,8 +43,8 @@ fn parse(request: DomainRequest) -> Result<DomainName, Problem> {
         let detail = "is a suffix that belongs to everybody; use a name below it";
         return Err(refuse("public_suffix", detail.to_owned()));
     }
-    if name.as_str().len() > NAME_MAX_OCTETS {
-        let detail = format!("may have {NAME_MAX_OCTETS} octets as A-labels");
+    if name.as_str().len() > DOMAIN_MAX_OCTETS {
+        let detail = format!("may have {DOMAIN_MAX_OCTETS} octets as A-labels");
         return Err(refuse("too_long", detail));
     }
     Ok(name)

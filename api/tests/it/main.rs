@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod bodies;
+#[path = "../../../tests/src/dns.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod dns;
 mod document;
+mod domains;
 mod keys;
 mod platform;
 mod reading;

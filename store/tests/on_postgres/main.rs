@@ -8,6 +8,7 @@
 mod accepting;
 mod configuration;
 mod dispatching;
+mod domains;
 mod ownership;
 mod partitions;
 mod settling;
