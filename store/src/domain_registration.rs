@@ -5,7 +5,9 @@ use std::collections::HashMap;
 
 use mail::dkim::SigningKey;
 use mail::domain_name::DomainName;
-use mail::domain_records::{DkimRecord, ExpectedRecords, Finding, KeyStanding, ReturnPathRecord};
+use mail::domain_records::{
+    DOMAIN_MAX_OCTETS, DkimRecord, ExpectedRecords, Finding, KeyStanding, ReturnPathRecord,
+};
 use mail::domain_watch::{DomainStanding, DomainStatus};
 use mail::ids::DomainId;
 use sqlx::FromRow;
@@ -344,74 +346,6 @@ impl Store {
         .await
         .unless_taken("add a DKIM key", "DKIM selector")?;
         Ok(done.rows_affected() == 1)
-    }
-
-    /// Removes a domain of the account: nothing more is sent from it. Mail that was accepted still
-    /// goes, signed as before; so the keys of a domain that was ever verified stay until
-    /// [`Store::purge_domains`] takes them. False when there is none.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub async fn remove_domain(
-        &self,
-        account: AccountNo,
-        id: DomainId,
-        at: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
-        let removed: Option<(i32, String)> = sqlx::query_as(
-            "WITH d AS (
-               SELECT id, name, proved FROM domain
-               WHERE account = $1 AND public_id = $2 AND removed_at IS NULL FOR UPDATE),
-             kept AS (
-               UPDATE domain SET removed_at = $3, verified_at = NULL, check_at = NULL,
-                                 revision = revision + 1
-               WHERE id IN (SELECT id FROM d WHERE proved)),
-             keys AS (
-               DELETE FROM dkim_key WHERE domain IN (SELECT id FROM d WHERE NOT proved)),
-             gone AS (
-               DELETE FROM domain WHERE id IN (SELECT id FROM d WHERE NOT proved))
-             SELECT id, name FROM d",
-        )
-        .bind(account.0)
-        .bind(id.uuid())
-        .bind(at)
-        .fetch_optional(&self.general)
-        .await
-        .during("remove a domain")?;
-        let Some((no, name)) = removed else {
-            return Ok(false);
-        };
-        self.forget_domain(account, domain_name(&name)?, DomainNo(no))
-            .await;
-        Ok(true)
-    }
-
-    /// Forgets domains removed before one time, and keys retired before another. Returns how many
-    /// of each.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub async fn purge_domains(
-        &self,
-        removed_before: OffsetDateTime,
-        retired_before: OffsetDateTime,
-    ) -> Result<(u64, u64), StoreError> {
-        let operation = "purge domains";
-        let domains = sqlx::query(
-            "WITH d AS (SELECT id FROM domain WHERE removed_at < $1 FOR UPDATE SKIP LOCKED),
-             keys AS (DELETE FROM dkim_key WHERE domain IN (SELECT id FROM d))
-             DELETE FROM domain WHERE id IN (SELECT id FROM d)",
-        )
-        .bind(removed_before)
-        .execute(&self.general)
-        .await
-        .during(operation)?;
-        let keys = sqlx::query("DELETE FROM dkim_key WHERE retired_at < $1")
-            .bind(retired_before)
-            .execute(&self.general)
-            .await
-            .during(operation)?;
-        Ok((domains.rows_affected(), keys.rows_affected()))
     }
 
     /// What this process remembers of the domain is out of date.

@@ -18,6 +18,7 @@ pub mod dkim;
 mod dkim_public;
 pub mod domain_check;
 pub mod domain_registration;
+mod domain_removal;
 pub mod error;
 pub mod event;
 pub mod hand_in;

@@ -127,11 +127,8 @@ async fn verify(api: &Api, id: &str) -> Value {
 }
 
 fn receipt(sink: &Sink, to: &str) -> Receipt {
-    let receipts = sink.receipts().into_iter();
-    receipts
-        .filter(|receipt| receipt.recipient == to)
-        .next_back()
-        .unwrap()
+    let mut receipts = sink.receipts().into_iter();
+    receipts.rfind(|receipt| receipt.recipient == to).unwrap()
 }
 
 /// Moves time to the next look of the worker's own, and waits for it.

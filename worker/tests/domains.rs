@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
-#[allow(dead_code, reason = "shared with other tests")]
+#[allow(dead_code, unused_imports, reason = "shared with other tests")]
 mod common;
 #[path = "../../tests/src/dns.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
