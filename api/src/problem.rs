@@ -52,6 +52,9 @@ codes! {
     IdempotencyMismatch, CONFLICT, "idempotency_mismatch", "The Idempotency-Key was used for another request";
     TooManyWebhooks, CONFLICT, "too_many_webhooks", "The account has all the webhooks it may have";
     AlreadySending, CONFLICT, "already_sending", "It is too late for that";
+    TooManyDomains, CONFLICT, "too_many_domains", "The account has all the domains it may have";
+    DomainTaken, CONFLICT, "domain_taken", "Another account has proved this domain";
+    RotationUnderWay, CONFLICT, "rotation_under_way", "A new key waits for its record already";
     Conflict, CONFLICT, "conflict", "Something else is in the way";
     BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large";
     MessageTooLarge, PAYLOAD_TOO_LARGE, "message_too_large", "The message is too large";

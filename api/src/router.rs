@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
 use crate::endpoints::{
-    email_actions, email_commands, email_content, email_list, email_resend, emails, sandbox,
-    suppressions, transcripts, webhooks,
+    domains, email_actions, email_commands, email_content, email_list, email_resend, emails,
+    sandbox, suppressions, transcripts, webhooks,
 };
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
@@ -33,6 +33,10 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(webhooks::get, webhooks::delete))
         .routes(routes!(suppressions::create, suppressions::list))
         .routes(routes!(suppressions::get, suppressions::delete))
+        .routes(routes!(domains::create, domains::list))
+        .routes(routes!(domains::get, domains::delete))
+        .routes(routes!(domains::verify))
+        .routes(routes!(domains::rotate_dkim))
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));

@@ -131,12 +131,14 @@ async fn authorise_sender(
     let refuse = |detail| Err(Problem::new(Code::SenderNotVerified, detail));
     match state.store.sender_domain(principal.account, name).await? {
         Some(domain) if domain.verified => Ok(domain),
-        Some(_) => refuse(format!(
-            "{name} is not verified yet: publish its DNS records and have them checked"
+        Some(domain) => refuse(format!(
+            "{name} is not verified: publish the records that GET /v1/domains/{id} shows, then have \
+             them looked at with POST /v1/domains/{id}/verify",
+            id = domain.id
         )),
         None => refuse(format!(
-            "{name} is not a domain of this account: send from one that is, or have the operator add it \
-             (postrider account --name ... --domain {name})"
+            "{name} is not a domain of this account: add it with POST /v1/domains, or send from one \
+             that is (a verified domain does not speak for its subdomains)"
         )),
     }
 }

@@ -1,6 +1,8 @@
 //! The handlers, one noun a file: typed values in, one call, a typed answer out.
 //! No rule about mail and no SQL lives here.
 
+pub(crate) mod domain_view;
+pub(crate) mod domains;
 pub(crate) mod email_actions;
 pub(crate) mod email_commands;
 pub(crate) mod email_content;

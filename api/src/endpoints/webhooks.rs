@@ -32,7 +32,7 @@ const EVENTS_MAX: usize = 20;
 const SECRET_OCTETS: usize = 32;
 
 /// What an endpoint can be told about: the types that happen.
-const OFFERED: [EventType; 8] = [
+const OFFERED: &[EventType] = &[
     EventType::EmailQueued,
     EventType::EmailDelivered,
     EventType::EmailDeferred,
@@ -41,6 +41,8 @@ const OFFERED: [EventType; 8] = [
     EventType::EmailSuppressed,
     EventType::EmailScheduled,
     EventType::EmailCancelled,
+    EventType::DomainVerified,
+    EventType::DomainFailed,
 ];
 
 /// An endpoint to be called about events.
@@ -54,8 +56,8 @@ pub(crate) struct WebhookRequest {
     /// HTTPS, on the public Internet unless the operator allows more.
     #[schema(required = true, nullable = false)]
     url: Option<String>,
-    /// Types of events, at least one of email.queued, email.delivered, email.deferred,
-    /// email.bounced, email.expired, email.suppressed, email.scheduled and email.cancelled.
+    /// Types of events, at least one, such as email.delivered; the answer to an unknown one lists
+    /// them all.
     #[serde(default, deserialize_with = "read_events")]
     #[schema(required = true, nullable = false)]
     events: Option<Vec<String>>,

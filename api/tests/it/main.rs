@@ -4,7 +4,11 @@
 
 mod bodies;
 mod commands;
+#[path = "../../../tests/src/dns.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod dns;
 mod document;
+mod domains;
 mod keys;
 mod lists;
 mod platform;

@@ -9,6 +9,7 @@ mod accepting;
 mod commands;
 mod configuration;
 mod dispatching;
+mod domains;
 mod ownership;
 mod partitions;
 mod searching;
