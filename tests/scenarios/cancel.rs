@@ -9,11 +9,13 @@ use std::time::Duration;
 use mail::ids::MessageId;
 use reqwest::Method;
 use serde_json::{Value, json};
+use service::clock::Clock;
 use tests::api::{Answer, Api, event_types, message};
 use tests::platform::Platform;
 use tests::receiver::{Call, WebhookReceiver};
 use tests::sink::{Asked, Sink, Verdict};
 use tests::{full, ledger, take_turn};
+use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinSet;
 
 const RUN_PATIENCE: Duration = Duration::from_secs(300);
@@ -25,30 +27,10 @@ async fn cancel(api: &Api, id: &str) -> Answer {
 
 /// Asks for another time, so many seconds from now.
 async fn move_to(api: &Api, id: &str, from_now_secs: i64) -> Answer {
-    let at = std::time::SystemTime::now();
-    let unix = at.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
-    let body = json!({"send_at": rfc3339(unix + from_now_secs)});
+    let at = Clock::system().now() + time::Duration::seconds(from_now_secs);
+    let body = json!({"send_at": at.format(&Rfc3339).unwrap()});
     let request = api.request(Method::PATCH, &format!("/v1/emails/{id}"));
     api.ask(request.json(&body)).await.unwrap()
-}
-
-/// Days are counted as the proleptic Gregorian calendar does (era by era of 400 years).
-fn rfc3339(unix: i64) -> String {
-    let (days, secs) = (unix.div_euclid(86_400) + 719_468, unix.rem_euclid(86_400));
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (secs / 3_600, secs / 60 % 60, secs % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 fn subjects(sink: &Sink) -> Vec<String> {

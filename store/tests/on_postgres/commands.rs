@@ -357,7 +357,7 @@ async fn a_retry_comes_at_once_and_releases_what_was_held() {
         flags: QueueFlags::AMBIGUOUS,
         ..row.clone()
     };
-    assert_eq!(world.queued().await, [expected.clone()]);
+    assert_eq!(world.queued().await, std::slice::from_ref(&expected));
     assert_eq!(
         world.told(row.key.message).await.len(),
         2,
