@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use crate::codec::unpack;
+use crate::connections::Connections;
 use crate::database::Store;
 use crate::decode::{sha256, unsigned};
 use crate::error::{During, StoreError};
@@ -121,9 +122,29 @@ impl Store {
     /// # Errors
     /// Of the database.
     pub async fn contents(&self, ids: &[MessageId]) -> Result<Vec<StoredMessage>, StoreError> {
+        self.contents_through(&self.queue, ids).await
+    }
+
+    /// A message and its content for somebody who looks at it: takes no connection from sending.
+    /// None when the content is not kept any more.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn content_to_show(
+        &self,
+        id: MessageId,
+    ) -> Result<Option<StoredMessage>, StoreError> {
+        Ok(self.contents_through(&self.search, &[id]).await?.pop())
+    }
+
+    async fn contents_through(
+        &self,
+        connections: &Connections,
+        ids: &[MessageId],
+    ) -> Result<Vec<StoredMessage>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(include_str!("../queries/contents.sql"))
             .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<Uuid>>())
-            .fetch_all(&self.queue)
+            .fetch_all(connections)
             .await
             .during("read content")?;
         if rows.iter().map(Row::octets).sum::<usize>() <= INLINE_MAX_OCTETS {

@@ -293,7 +293,7 @@ impl Store {
             .bind(keys.stream)
             .bind(keys.status)
             .bind(keys.test)
-            .fetch_all(&self.general)
+            .fetch_all(&self.search)
             .await
             .during("search mail")
     }
@@ -318,7 +318,7 @@ impl Store {
         )
         .bind(account.0)
         .bind(ids)
-        .fetch_all(&self.general)
+        .fetch_all(&self.search)
         .await
         .during("read the mail that was found")?;
         Ok(rows.into_iter().map(EmailSummary::from).collect())

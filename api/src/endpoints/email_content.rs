@@ -137,8 +137,8 @@ pub(crate) async fn get(
         .await?
         .filter(|message| principal.may_see(message.test))
         .ok_or_else(Problem::not_found)?;
-    let stored = state.store.contents(&[id]).await?;
-    let Some(raw) = stored.into_iter().next().map(|stored| stored.bytes) else {
+    let stored = state.store.content_to_show(id).await?;
+    let Some(raw) = stored.map(|stored| stored.bytes) else {
         let detail = "the content of this email is not kept any more";
         return Err(Problem::new(Code::ContentGone, detail));
     };
