@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
-use crate::endpoints::{emails, sandbox, webhooks};
+use crate::endpoints::{emails, sandbox, webhook_calls, webhook_replays, webhooks};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
@@ -22,7 +22,13 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(emails::send))
         .routes(routes!(emails::get))
         .routes(routes!(webhooks::create, webhooks::list))
-        .routes(routes!(webhooks::get, webhooks::delete))
+        .routes(routes!(webhooks::get, webhooks::update, webhooks::delete))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhook_calls::test))
+        .routes(routes!(webhook_calls::list))
+        .routes(routes!(webhook_replays::create))
+        .routes(routes!(webhook_replays::list))
+        .routes(routes!(webhook_replays::get, webhook_replays::cancel))
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));

@@ -153,6 +153,7 @@ id_kinds! {
     ApiKeyId => "key", "an API key";
     WebhookEndpointId => "whk", "a webhook endpoint";
     WebhookCallId => "whc", "one webhook call";
+    WebhookReplayId => "whr", "a replay of webhook calls";
     StreamId => "str", "a stream";
     PoolId => "pool", "a pool of egress sources";
     SourceId => "src", "an egress source";

@@ -38,8 +38,12 @@ pub mod settle;
 pub mod source;
 pub mod stream;
 pub mod webhook;
+pub mod webhook_call;
+pub mod webhook_health;
 pub mod webhook_log;
 pub mod webhook_pending;
+pub mod webhook_replay;
+pub mod webhook_settings;
 
 pub use accept::{
     AcceptObserver, AcceptRequest, Accepted, Acceptor, IdempotencyKey, NewContent, NewMessage,
@@ -68,6 +72,9 @@ pub use seal::{SealError, SealKey, Sealer};
 pub use sender_domain::SenderDomain;
 pub use settle::{Retry, Settlement};
 pub use stream::{AmbiguousPolicy, Stream};
-pub use webhook::{Endpoint, EndpointSummary};
+pub use webhook::{Endpoint, NewEndpoint};
+pub use webhook_call::{CallFilter, CallRecord, CallResult};
 pub use webhook_log::{LogCursor, LogMessage, LogPage, LogRow};
 pub use webhook_pending::PendingCall;
+pub use webhook_replay::{NewReplay, Replay, ReplayPiece, ReplayState};
+pub use webhook_settings::{DisabledReason, EndpointChange, EndpointSummary};

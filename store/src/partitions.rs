@@ -10,7 +10,14 @@ use crate::database::Store;
 use crate::error::{During, StoreError};
 
 /// Each has a partition a day.
-const PARENTS: [&str; 5] = ["message", "event", "content_1", "content_7", "content_30"];
+const PARENTS: [&str; 6] = [
+    "message",
+    "event",
+    "content_1",
+    "content_7",
+    "content_30",
+    "webhook_call",
+];
 /// Any number: only one process at a time makes a partition.
 const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
 /// Tries for one partition that something reads for long.
@@ -53,7 +60,8 @@ impl Store {
                   + (SELECT count(*) FROM (SELECT FROM event_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM content_1_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM content_7_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)",
+                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM webhook_call_default LIMIT 1000) t)",
         )
         .fetch_one(&self.general)
         .await

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use metrics::{UpkeepMetrics, WebhookMetrics};
 use upkeep::Upkeep;
-use webhooks::{Dispatcher, Identity, Retrier, Webhooks};
+use webhooks::{Dispatcher, Identity, Replayer, Retrier, Webhooks};
 
 /// What a worker has to be told.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct WorkerConfig {
     pub max_webhook_calls: NonZeroU32,
     /// Private networks that webhooks may call; all others are refused.
     pub webhook_allowed_networks: Vec<Network>,
+    /// Ports that webhooks may call on the public Internet; allowed networks have no such limit.
+    pub webhook_ports: Vec<u16>,
     /// Rung by whoever commits events in this process. Rings may be lost: it only makes the
     /// dispatchers quicker than their polling.
     pub events_committed: Arc<Notify>,
@@ -76,15 +78,18 @@ pub async fn run(
         shutdown: shutdown.clone(),
     };
     let webhook_metrics = WebhookMetrics::register(&metrics)?;
-    let webhooks = Webhooks::new(&config, store, sealer, clock, webhook_metrics)?;
+    let (webhooks, recorder) = Webhooks::new(&config, store, sealer, clock, webhook_metrics)?;
     let identity = Identity::of_node(config.node, config.name);
     let dispatcher = Dispatcher::new(webhooks.clone(), identity);
+    let replayer = Replayer::new(webhooks.clone());
     let retrier = Retrier::new(webhooks);
 
     let mut duties = JoinSet::new();
     duties.spawn(upkeep.run());
     duties.spawn(dispatcher.run(config.events_committed, shutdown.clone()));
+    duties.spawn(replayer.run(shutdown.clone()));
     duties.spawn(retrier.run(shutdown));
+    duties.spawn(recorder.run());
     while let Some(ended) = duties.join_next().await {
         ended?;
     }

@@ -5,4 +5,7 @@ pub(crate) mod email_request;
 pub(crate) mod email_view;
 pub(crate) mod emails;
 pub(crate) mod sandbox;
+pub(crate) mod webhook_calls;
+mod webhook_fields;
+pub(crate) mod webhook_replays;
 pub(crate) mod webhooks;

@@ -295,6 +295,7 @@ fn worker_config(config: &Config, node: NodeId, events_committed: Arc<Notify>) -
         name: settings::node_name(config),
         max_webhook_calls: config.worker.max_webhook_calls,
         webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),
+        webhook_ports: config.worker.webhook_ports.clone(),
         events_committed,
     }
 }

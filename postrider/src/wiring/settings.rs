@@ -48,6 +48,7 @@ pub(crate) fn api(config: &Config, around: &Surroundings) -> ApiConfig {
         // The worker checks the address of every call; here only the spelling is judged.
         allow_insecure_webhooks: config.worker.allow_insecure_webhooks,
         webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),
+        webhook_ports: config.worker.webhook_ports.clone(),
         operator_routes: around.operator_routes_on_api,
         ..ApiConfig::default()
     }
