@@ -10,4 +10,5 @@ mod reading;
 mod sandbox;
 mod sending;
 mod server;
+mod webhook_care;
 mod webhooks;

@@ -188,6 +188,20 @@ impl Platform {
         events.into_iter().map(EventId::from_uuid).collect()
     }
 
+    /// Partitions of the day it is by now.
+    pub(crate) async fn make_partitions(&self) {
+        let today = self.clock.now().date();
+        self.store
+            .make_partitions(std::iter::once(today))
+            .await
+            .unwrap();
+    }
+
+    /// For an id of this moment.
+    pub(crate) fn fresh_uuid(&self) -> Uuid {
+        uuid_v7(self.clock.unix_ms() as u64, rand_bytes(Uuid::new_v4()))
+    }
+
     /// Calls that are set aside, by how often they were made.
     pub(crate) async fn pending(&self) -> Vec<i16> {
         sqlx::query_scalar("SELECT attempt FROM webhook_pending ORDER BY attempt")
