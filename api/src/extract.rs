@@ -4,13 +4,13 @@
 use std::error::Error;
 use std::str::FromStr;
 
-use axum::body::HttpBody;
+use axum::body::Body;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt, LengthLimitError};
 use serde::de::DeserializeOwned;
 
 use crate::body_budget::{BodyBudget, BodyRoom, work_on};
@@ -52,14 +52,28 @@ impl<T: DeserializeOwned + Send + 'static> OptionalFromRequest<AppState> for Jso
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, Problem> {
-        let says_nothing = !request.headers().contains_key(header::CONTENT_TYPE);
-        if says_nothing && request.body().is_end_stream() {
-            return Ok(None);
+        if !request.headers().contains_key(header::CONTENT_TYPE) {
+            let emptiness = is_empty(request.into_body());
+            return match tokio::time::timeout(state.config.body_timeout, emptiness).await {
+                Ok(true) => Ok(None),
+                _ => Err(not_json()),
+            };
         }
         <Self as FromRequest<AppState>>::from_request(request, state)
             .await
             .map(Some)
     }
+}
+
+/// Whether a body ends before its first octet; no more of it is read.
+async fn is_empty(mut body: Body) -> bool {
+    while let Some(frame) = body.frame().await {
+        let data = frame.map(|frame| frame.into_data().unwrap_or_default());
+        if !data.is_ok_and(|data| data.is_empty()) {
+            return false;
+        }
+    }
+    true
 }
 
 /// How many octets of room the body needs: what it announces, or as much as the largest.
@@ -88,8 +102,12 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     if is_json {
         return Ok(());
     }
+    Err(not_json())
+}
+
+fn not_json() -> Problem {
     let detail = "send JSON and the header `Content-Type: application/json`";
-    Err(Problem::new(Code::UnsupportedMediaType, detail))
+    Problem::new(Code::UnsupportedMediaType, detail)
 }
 
 /// Reads the body; the router's limit counts what comes out of decompression.

@@ -113,8 +113,8 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Forgets pending calls of disabled endpoints about events before `event`, at most `limit`.
-    /// Returns their number.
+    /// Forgets pending calls of disabled endpoints about events before `event`, at most `limit`;
+    /// those of replays wait, as they are about old events anyway. Returns their number.
     ///
     /// # Errors
     /// Of the database.
@@ -128,7 +128,7 @@ impl Store {
                SELECT q.endpoint, q.next_at, q.event_id FROM webhook_endpoint w
                CROSS JOIN LATERAL (
                  SELECT * FROM webhook_pending q
-                 WHERE q.endpoint = w.id AND q.event_id < $1 LIMIT $2) q
+                 WHERE q.endpoint = w.id AND q.event_id < $1 AND q.replay IS NULL LIMIT $2) q
                WHERE NOT w.enabled LIMIT $2) old
              WHERE (p.endpoint, p.next_at, p.event_id) = (old.endpoint, old.next_at, old.event_id)",
         )
@@ -138,5 +138,35 @@ impl Store {
         .await
         .during("forget calls of disabled webhook endpoints")?;
         Ok(done.rows_affected())
+    }
+    /// Forgets pending calls that nobody will make: they were planned in the moment in which their
+    /// endpoint was deleted or their replay cancelled. Returns their number.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn drop_orphaned_calls(&self) -> Result<u64, StoreError> {
+        let operation = "forget orphaned webhook calls";
+        // One look at each endpoint's first call, however many there are.
+        let of_endpoints = sqlx::query(
+            "WITH RECURSIVE e AS (
+               SELECT min(endpoint) AS id FROM webhook_pending
+               UNION ALL
+               SELECT (SELECT min(p.endpoint) FROM webhook_pending p WHERE p.endpoint > e.id)
+               FROM e WHERE e.id IS NOT NULL)
+             DELETE FROM webhook_pending p USING e
+             WHERE p.endpoint = e.id
+               AND NOT EXISTS (SELECT FROM webhook_endpoint w WHERE w.id = e.id)",
+        )
+        .execute(&self.general)
+        .await
+        .during(operation)?;
+        let of_replays = sqlx::query(
+            "DELETE FROM webhook_pending p USING webhook_replay r
+             WHERE p.replay = r.id AND r.state IN (2, 3)",
+        )
+        .execute(&self.general)
+        .await
+        .during(operation)?;
+        Ok(of_endpoints.rows_affected() + of_replays.rows_affected())
     }
 }

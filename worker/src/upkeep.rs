@@ -115,6 +115,7 @@ impl Upkeep {
             .await?
             > 0
         {}
+        store.drop_orphaned_calls().await?;
         store.drop_calls_before((now - CALLS_KEPT).date()).await?;
         Ok(())
     }

@@ -224,6 +224,44 @@ async fn calls_of_a_disabled_endpoint_wait_and_a_test_goes_first() {
 }
 
 #[tokio::test]
+async fn calls_that_nobody_will_make_are_forgotten() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let (no, _) = endpoint(&world).await;
+    let store = &world.store;
+    let call = |endpoint| PendingCall {
+        endpoint,
+        next_at: NOW,
+        event_id: event_at(NOW),
+        subject: Uuid::from_u128(100),
+        attempt: 1,
+        replay: None,
+    };
+    let calls = [call(no), call(EndpointNo(8_888)), call(EndpointNo(9_999))];
+    store.pend_calls(&calls).await.unwrap();
+    assert_eq!(store.drop_orphaned_calls().await.unwrap(), 2);
+    assert_eq!(store.due_calls(NOW, 10, 10).await.unwrap(), calls[..1]);
+
+    let row = world.send().await;
+    let event = store.message_events(row.key.message).await.unwrap()[0].id;
+    let id = WebhookReplayId::from_uuid(id_at(NOW));
+    let account = world.account.no;
+    store
+        .replay_event(id, account, no, event, NOW)
+        .await
+        .unwrap();
+    assert_eq!(store.drop_orphaned_calls().await.unwrap(), 0);
+    let mut connection = world.connection().await;
+    sqlx::query("UPDATE webhook_replay SET state = 3, ended_at = $1")
+        .bind(NOW)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(store.drop_orphaned_calls().await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn calls_are_listed_newest_first_and_go_with_their_day() {
     let Some(world) = World::start().await else {
         return;

@@ -283,7 +283,6 @@ mod tests {
             "[::1]",
             "localhost",
             "LOCALHOST",
-            "localhost.",
         ] {
             let url = format!("http://{host}:{port}/");
             let answer = caller
