@@ -333,7 +333,8 @@ async fn replays_are_asked_for_shown_and_cancelled() {
         .map(|one| one["id"].as_str().unwrap())
         .collect();
     let mut expected = [many.id(), one.id()];
-    (ids.sort(), expected.sort());
+    ids.sort();
+    expected.sort();
     assert_eq!(ids, expected);
 
     let shown = platform.get(key, &format!("{replays}/{}", many.id())).await;
