@@ -44,6 +44,8 @@ pub struct ApiConfig {
     pub allow_insecure_webhooks: bool,
     /// Private networks that HTTPS webhooks may be in.
     pub webhook_allowed_networks: Vec<Network>,
+    /// Ports that webhooks may have on the public Internet.
+    pub webhook_ports: Vec<u16>,
     /// Webhook endpoints that one account may have.
     pub webhook_endpoints_max: usize,
     /// Sending domains that one account may have.
@@ -73,6 +75,7 @@ impl Default for ApiConfig {
             inbox_token: None,
             allow_insecure_webhooks: false,
             webhook_allowed_networks: Vec::new(),
+            webhook_ports: vec![80, 443, 8080, 8443],
             webhook_endpoints_max: 50,
             domains_max: 100,
             return_path_domain: None,

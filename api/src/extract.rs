@@ -4,12 +4,13 @@
 use std::error::Error;
 use std::str::FromStr;
 
+use axum::body::Body;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt, LengthLimitError};
 use serde::de::DeserializeOwned;
 
 use crate::body_budget::{BodyBudget, BodyRoom, work_on};
@@ -46,6 +47,35 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
     }
 }
 
+/// For requests whose body may be left out.
+impl<T: DeserializeOwned + Send + 'static> OptionalFromRequest<AppState> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, Problem> {
+        if !request.headers().contains_key(header::CONTENT_TYPE) {
+            let emptiness = is_empty(request.into_body());
+            return match tokio::time::timeout(state.config.body_timeout, emptiness).await {
+                Ok(true) => Ok(None),
+                _ => Err(not_json()),
+            };
+        }
+        <Self as FromRequest<AppState>>::from_request(request, state)
+            .await
+            .map(Some)
+    }
+}
+
+/// Whether a body ends before its first octet; no more of it is read.
+async fn is_empty(mut body: Body) -> bool {
+    while let Some(frame) = body.frame().await {
+        let data = frame.map(|frame| frame.into_data().unwrap_or_default());
+        if !data.is_ok_and(|data| data.is_empty()) {
+            return false;
+        }
+    }
+    true
+}
+
 /// How many octets of room the body needs: what it announces, or as much as the largest.
 /// Decompression has removed the length of what it unpacks.
 fn wanted_room(headers: &HeaderMap, state: &AppState) -> usize {
@@ -72,8 +102,12 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     if is_json {
         return Ok(());
     }
+    Err(not_json())
+}
+
+fn not_json() -> Problem {
     let detail = "send JSON and the header `Content-Type: application/json`";
-    Err(Problem::new(Code::UnsupportedMediaType, detail))
+    Problem::new(Code::UnsupportedMediaType, detail)
 }
 
 /// Reads the body; the router's limit counts what comes out of decompression.
@@ -130,6 +164,28 @@ impl<T: FromStr + Send, S: Send + Sync> FromRequestParts<S> for PathId<T> {
             .await
             .map_err(|_| Problem::not_found())?;
         text.parse().map(Self).map_err(|_| Problem::not_found())
+    }
+}
+
+/// Two ids in the path, of a thing and of one that belongs to it.
+pub(crate) struct PathIds<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A, B, S> FromRequestParts<S> for PathIds<A, B>
+where
+    A: FromStr + Send,
+    B: FromStr + Send,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((first, second)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::not_found())?;
+        match (first.parse(), second.parse()) {
+            (Ok(first), Ok(second)) => Ok(Self(first, second)),
+            _ => Err(Problem::not_found()),
+        }
     }
 }
 

@@ -50,6 +50,7 @@ codes! {
     MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not know the method";
     BodyTimeout, REQUEST_TIMEOUT, "body_timeout", "The body took too long to arrive";
     IdempotencyMismatch, CONFLICT, "idempotency_mismatch", "The Idempotency-Key was used for another request";
+    WebhookDisabled, CONFLICT, "webhook_disabled", "The webhook is disabled";
     TooManyWebhooks, CONFLICT, "too_many_webhooks", "The account has all the webhooks it may have";
     AlreadySending, CONFLICT, "already_sending", "It is too late for that";
     TooManyDomains, CONFLICT, "too_many_domains", "The account has all the domains it may have";
@@ -269,5 +270,13 @@ impl Problem {
     /// Code, detail and field errors, for tests of those who make problems.
     pub(crate) fn parts(&self) -> (&str, &str, &[FieldProblem]) {
         (self.code.word(), &self.detail, &self.errors)
+    }
+}
+
+#[cfg(test)]
+impl FieldProblem {
+    /// Pointer and code.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        (&self.pointer, &self.code)
     }
 }

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::body_budget::BodyBudget;
 use crate::endpoints::{
     domains, email_actions, email_commands, email_content, email_list, email_resend, emails,
-    sandbox, suppressions, transcripts, webhooks,
+    sandbox, suppressions, transcripts, webhook_calls, webhook_replays, webhooks,
 };
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
@@ -30,13 +30,19 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(email_resend::resend))
         .routes(routes!(email_actions::act))
         .routes(routes!(webhooks::create, webhooks::list))
-        .routes(routes!(webhooks::get, webhooks::delete))
+        .routes(routes!(webhooks::get, webhooks::delete, webhooks::update))
         .routes(routes!(suppressions::create, suppressions::list))
         .routes(routes!(suppressions::get, suppressions::delete))
         .routes(routes!(domains::create, domains::list))
         .routes(routes!(domains::get, domains::delete))
         .routes(routes!(domains::verify))
         .routes(routes!(domains::rotate_dkim))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhook_calls::test))
+        .routes(routes!(webhook_calls::list))
+        .routes(routes!(webhook_replays::create))
+        .routes(routes!(webhook_replays::list))
+        .routes(routes!(webhook_replays::get, webhook_replays::cancel))
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));

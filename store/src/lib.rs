@@ -50,8 +50,12 @@ pub mod stream;
 pub mod suppression;
 pub mod transcript;
 pub mod webhook;
+pub mod webhook_call;
+pub mod webhook_health;
 pub mod webhook_log;
 pub mod webhook_pending;
+pub mod webhook_replay;
+pub mod webhook_settings;
 
 pub use accept::{
     AcceptObserver, AcceptRequest, Accepted, Acceptor, IdempotencyKey, NewContent, NewMessage,
@@ -89,6 +93,9 @@ pub use settle::{Retry, Settlement};
 pub use stream::{AmbiguousPolicy, Stream};
 pub use suppression::{NewSuppression, Suppression, SuppressionFilter};
 pub use transcript::AttemptTranscript;
-pub use webhook::{Endpoint, EndpointSummary};
+pub use webhook::{Endpoint, NewEndpoint};
+pub use webhook_call::{CallFilter, CallRecord, CallResult};
 pub use webhook_log::{LogCursor, LogMessage, LogPage, LogRow};
 pub use webhook_pending::PendingCall;
+pub use webhook_replay::{NewReplay, Replay, ReplayPiece, ReplayState};
+pub use webhook_settings::{DisabledReason, EndpointChange, EndpointSummary};

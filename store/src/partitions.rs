@@ -10,7 +10,7 @@ use crate::database::Store;
 use crate::error::{During, StoreError};
 
 /// Each has a partition a day.
-const PARENTS: [&str; 7] = [
+const PARENTS: [&str; 8] = [
     "message",
     "event",
     "content_1",
@@ -18,6 +18,7 @@ const PARENTS: [&str; 7] = [
     "content_30",
     "email_search",
     "email_tag",
+    "webhook_call",
 ];
 /// Any number: only one process at a time makes a partition.
 pub(crate) const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
@@ -63,7 +64,8 @@ impl Store {
                   + (SELECT count(*) FROM (SELECT FROM content_7_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM email_search_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM email_tag_default LIMIT 1000) t)",
+                  + (SELECT count(*) FROM (SELECT FROM email_tag_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM webhook_call_default LIMIT 1000) t)",
         )
         .fetch_one(&self.general)
         .await

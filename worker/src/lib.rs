@@ -30,7 +30,7 @@ use domains::{DomainMetrics, Domains};
 use metrics::{SearchMetrics, UpkeepMetrics, WebhookMetrics};
 use search::Indexer;
 use upkeep::Upkeep;
-use webhooks::{Dispatcher, Identity, Retrier, Webhooks};
+use webhooks::{Dispatcher, Identity, Replayer, Retrier, Webhooks};
 
 /// What a worker has to be told.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct WorkerConfig {
     pub resolver: Resolver,
     /// The platform's domain for bounces, which subdomains of sending domains lead to.
     pub return_path_domain: Option<DomainName>,
+    /// Ports that webhooks may call on the public Internet; allowed networks have no such limit.
+    pub webhook_ports: Vec<u16>,
     /// Rung by whoever commits events in this process. Rings may be lost: it only makes the
     /// dispatchers quicker than their polling.
     pub events_committed: Arc<Notify>,
@@ -101,9 +103,10 @@ pub async fn run(
         shutdown: shutdown.clone(),
     };
     let webhook_metrics = WebhookMetrics::register(&metrics)?;
-    let webhooks = Webhooks::new(&config, store, sealer, clock, webhook_metrics)?;
+    let (webhooks, recorder) = Webhooks::new(&config, store, sealer, clock, webhook_metrics)?;
     let identity = Identity::of_node(config.node, config.name);
     let dispatcher = Dispatcher::new(webhooks.clone(), identity);
+    let replayer = Replayer::new(webhooks.clone());
     let retrier = Retrier::new(webhooks);
 
     let mut duties = JoinSet::new();
@@ -111,7 +114,9 @@ pub async fn run(
     duties.spawn(indexer.run(shutdown.clone()));
     duties.spawn(domains.run());
     duties.spawn(dispatcher.run(config.events_committed, shutdown.clone()));
+    duties.spawn(replayer.run(shutdown.clone()));
     duties.spawn(retrier.run(shutdown));
+    duties.spawn(recorder.run());
     while let Some(ended) = duties.join_next().await {
         ended?;
     }

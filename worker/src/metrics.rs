@@ -32,6 +32,8 @@ pub(crate) struct WebhookMetrics {
     pub(crate) endpoints_pending: IntGauge,
     /// Endpoints whose events are set aside at once.
     pub(crate) endpoints_failing: IntGauge,
+    /// Calls that are missing in the log of calls.
+    pub(crate) unlogged: IntCounter,
 }
 
 impl WebhookMetrics {
@@ -77,6 +79,10 @@ impl WebhookMetrics {
             endpoints_failing: metrics.gauge(
                 "webhook_endpoints_failing",
                 "Endpoints that failed so often in a row that their events are set aside.",
+            )?,
+            unlogged: metrics.counter(
+                "webhook_unlogged_total",
+                "Webhook calls missing in the log of calls, which could not keep up.",
             )?,
         })
     }

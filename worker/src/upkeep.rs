@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use mail::ids::EventId;
 use service::background::{Loop, Round};
 use service::clock::Clock;
 use service::shutdown::Shutdown;
@@ -12,6 +13,7 @@ use time::Date;
 use tokio::sync::Notify;
 
 use crate::metrics::UpkeepMetrics;
+use crate::webhooks::lowest_id;
 
 /// Yesterday's partitions too: what was accepted before midnight may be written after it.
 const PARTITION_DAYS_BACK: i64 = 1;
@@ -21,6 +23,14 @@ const PARTITION_DAYS_AHEAD: i64 = 7;
 const IDEMPOTENCY_KEPT: time::Duration = time::Duration::hours(24);
 /// How long the answer to a command can be asked for; whoever waits for one gives up in seconds.
 const COMMANDS_KEPT: time::Duration = time::Duration::hours(1);
+/// How long calls are shown to their accounts.
+const CALLS_KEPT: time::Duration = time::Duration::days(7);
+/// How long a replay is shown after its end.
+const REPLAYS_KEPT: time::Duration = time::Duration::days(30);
+/// How long calls wait for a disabled webhook to be enabled; as long as calls are repeated.
+const DISABLED_CALLS_KEPT: time::Duration = time::Duration::days(3);
+/// Calls of disabled webhooks that one statement forgets.
+const FORGOTTEN_AT_ONCE: i64 = 5_000;
 /// Newest messages the sandbox keeps.
 const SANDBOX_KEPT: i64 = 1_000;
 
@@ -46,6 +56,7 @@ impl Upkeep {
             self.repeat("idempotency", HOUR, || self.age_out_idempotency()),
             self.repeat("commands", 15 * MINUTE, || self.age_out_commands()),
             self.repeat("sandbox", Duration::from_secs(60), || self.trim_sandbox()),
+            self.repeat("webhooks", HOUR, || self.trim_webhooks()),
             self.repeat("write_age", Duration::from_secs(15), || self
                 .measure_write_age()),
         );
@@ -111,6 +122,21 @@ impl Upkeep {
 
     async fn trim_sandbox(&self) -> Result<(), StoreError> {
         self.store.trim_sandbox(SANDBOX_KEPT).await?;
+        Ok(())
+    }
+
+    async fn trim_webhooks(&self) -> Result<(), StoreError> {
+        let (store, now) = (&self.store, self.clock.now());
+        store.forget_previous_secrets(now).await?;
+        store.forget_replays(now - REPLAYS_KEPT).await?;
+        let before = EventId::from_uuid(lowest_id(now - DISABLED_CALLS_KEPT));
+        while store
+            .drop_calls_of_disabled(before, FORGOTTEN_AT_ONCE)
+            .await?
+            > 0
+        {}
+        store.drop_orphaned_calls().await?;
+        store.drop_calls_before((now - CALLS_KEPT).date()).await?;
         Ok(())
     }
 

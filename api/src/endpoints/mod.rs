@@ -14,4 +14,7 @@ pub(crate) mod emails;
 pub(crate) mod sandbox;
 pub(crate) mod suppressions;
 pub(crate) mod transcripts;
+pub(crate) mod webhook_calls;
+mod webhook_fields;
+pub(crate) mod webhook_replays;
 pub(crate) mod webhooks;

@@ -17,4 +17,5 @@ mod sandbox;
 mod sending;
 mod server;
 mod suppressions;
+mod webhook_care;
 mod webhooks;

@@ -303,6 +303,7 @@ fn worker_config(
         webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),
         resolver: settings::resolver(config, around)?,
         return_path_domain: settings::return_path_domain(config),
+        webhook_ports: config.worker.webhook_ports.clone(),
         events_committed,
     })
 }

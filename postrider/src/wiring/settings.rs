@@ -50,6 +50,7 @@ pub(crate) fn api(config: &Config, around: &Surroundings) -> ApiConfig {
         allow_insecure_webhooks: config.worker.allow_insecure_webhooks,
         webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),
         return_path_domain: return_path_domain(config),
+        webhook_ports: config.worker.webhook_ports.clone(),
         operator_routes: around.operator_routes_on_api,
         ..ApiConfig::default()
     }

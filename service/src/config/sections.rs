@@ -128,6 +128,8 @@ sections! {
         max_webhook_calls: NonZeroU32 = nonzero_u32(256),
         /// Private networks that webhooks may call; all others are refused.
         webhook_allowed_networks: Vec<Network> = Vec::new(),
+        /// Ports that webhooks may call on the public Internet.
+        webhook_ports: Vec<u16> = vec![80, 443, 8080, 8443],
         /// Whether webhooks may be registered with plain HTTP.
         allow_insecure_webhooks: bool = false,
     }

@@ -15,4 +15,5 @@ mod partitions;
 mod searching;
 mod settling;
 mod suppression;
+mod webhooks;
 mod world;

@@ -28,6 +28,9 @@ pub(super) enum PayloadError {
 #[derive(Serialize)]
 struct SubjectData {
     id: String,
+    /// Why it came to that, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// The body, the same for every endpoint and every retry.
@@ -43,6 +46,9 @@ pub(super) fn body(row: &LogRow) -> Result<Bytes, PayloadError> {
             event,
             SubjectData {
                 id: subject_id(row),
+                reason: (event.kind == EventType::WebhookDisabled)
+                    .then(|| event.reply.clone())
+                    .flatten(),
             },
         )?)?
     };
@@ -271,6 +277,17 @@ mod tests {
             json!({"id": "whk_00000000000000000000000100"})
         );
         assert!(told.get("sequence").is_none());
+    }
+
+    #[test]
+    fn a_disabled_webhook_tells_why() {
+        let mut disabled = row(event(EventType::WebhookDisabled));
+        (disabled.message, disabled.event.rcpt) = (None, None);
+        disabled.event.reply = Some("gone".into());
+        assert_eq!(
+            told(&disabled)["data"],
+            json!({"id": "whk_00000000000000000000000100", "reason": "gone"})
+        );
     }
 
     #[test]
