@@ -7,22 +7,29 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod address;
+
+pub mod attachments;
 pub mod bounce_class;
 pub mod compose;
+mod derived_text;
 pub mod dkim;
 pub mod dkim_canon;
 pub mod dkim_key;
 pub mod domain_name;
 pub mod envelope;
 pub mod event;
+pub mod handling;
 pub mod header;
 mod header_wire;
 pub mod ids;
 pub mod judge;
 pub mod mailbox;
+mod media_type;
 pub mod message;
 pub mod message_fields;
 mod message_limits;
+mod mime;
+
 pub mod reply;
 pub mod retry;
 pub mod text;
