@@ -7,7 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod address;
-
+mod address_list;
 pub mod attachments;
 pub mod bounce_class;
 pub mod compose;
@@ -29,7 +29,8 @@ pub mod message;
 pub mod message_fields;
 mod message_limits;
 mod mime;
-
+pub mod raw;
+mod raw_header;
 pub mod reply;
 pub mod retry;
 pub mod text;

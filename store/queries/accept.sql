@@ -1,7 +1,8 @@
 -- One batch of sends, one statement, one commit. Requests whose idempotency key was taken insert
 -- nothing and come back as rows. Arrays are parallel within a group:
 -- $1..$6 keys (sorted here: unsorted keys of two batches deadlock), $7..$21 messages, $22..$29
--- content, $30..$39 deliveries (each gives a queue row and its event). $40 = accepted at.
+-- content, $30..$39, $41, $42 deliveries (each gives a queue row and its event; $42 is set where that
+-- event tells of a later time). $40 = accepted at.
 -- Running the same ids a second time (commit outcome unknown) changes nothing.
 WITH k AS (
   INSERT INTO idempotency (account, key_hash, body_hash, request_id, response, created_at)
@@ -45,9 +46,9 @@ q AS (
        AS u (shard, next_at, message_id, rcpt, account, stream, domain, pool, expires_at)
   WHERE u.message_id IN (SELECT id FROM m)),
 e AS (
-  INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags)
-  SELECT u.id, u.message_id, u.account, u.type, u.rcpt, 1, 0, 0
-  FROM unnest($39::uuid[], $32::uuid[], $34::int4[], $33::int2[], $41::int2[])
-       AS u (id, message_id, account, rcpt, type)
+  INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags, next_at)
+  SELECT u.id, u.message_id, u.account, u.type, u.rcpt, 1, 0, 0, u.next_at
+  FROM unnest($39::uuid[], $32::uuid[], $34::int4[], $33::int2[], $41::int2[], $42::timestamptz[])
+       AS u (id, message_id, account, rcpt, type, next_at)
   WHERE u.message_id IN (SELECT id FROM m))
 SELECT request_id, account, key_hash FROM lost

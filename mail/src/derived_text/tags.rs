@@ -144,8 +144,9 @@ impl<'a> Tag<'a> {
             }
             let ends_name = |c: char| c.is_ascii_whitespace() || matches!(c, '=' | '/');
             // An equals sign in front belongs to the name, as browsers have it.
-            let name_end = rest[1..].find(ends_name).map_or(rest.len(), |at| at + 1);
-            let name_end = (name_end..=rest.len()).find(|at| rest.is_char_boundary(*at))?;
+            let mut later = rest.char_indices().skip(1);
+            let name_end = later.find_map(|(at, c)| ends_name(c).then_some(at));
+            let name_end = name_end.unwrap_or(rest.len());
             let (name, after) = rest.split_at(name_end);
             let Some(value) = after.trim_ascii_start().strip_prefix('=') else {
                 rest = after;

@@ -103,7 +103,7 @@ fn lists_and_tables_keep_their_order() {
 
 #[test]
 fn no_nesting_and_nothing_left_open_takes_long() {
-    const TIMES: usize = 200_000;
+    const TIMES: usize = 50_000;
     let started = Instant::now();
     for piece in [
         "<div>",

@@ -73,6 +73,8 @@ struct Deliveries {
     expires_ats: Vec<OffsetDateTime>,
     event_ids: Vec<Uuid>,
     event_types: Vec<i16>,
+    /// When a scheduled delivery is due.
+    event_next_ats: Vec<Option<OffsetDateTime>>,
 }
 
 impl<'a> Columns<'a> {
@@ -149,6 +151,7 @@ impl<'a> Columns<'a> {
                 .bind(deliveries.event_ids)
                 .bind(accepted_at)
                 .bind(deliveries.event_types)
+                .bind(deliveries.event_next_ats)
                 .fetch_all(connection)
                 .await?;
         Ok(lost
@@ -218,10 +221,10 @@ impl Deliveries {
         message: &NewMessage,
         event_ids: impl Iterator<Item = &'i Uuid>,
     ) {
-        let kind = if message.due_at > job.accepted_at {
-            EventType::EmailScheduled
+        let (kind, later) = if message.due_at > job.accepted_at {
+            (EventType::EmailScheduled, Some(micros(message.due_at)))
         } else {
-            EventType::EmailQueued
+            (EventType::EmailQueued, None)
         };
         for ((index, recipient), event_id) in message.recipients.iter().enumerate().zip(event_ids) {
             self.shards.push(job.shard_of(message).0);
@@ -235,6 +238,7 @@ impl Deliveries {
             self.expires_ats.push(micros(message.expires_at));
             self.event_ids.push(*event_id);
             self.event_types.push(kind.code());
+            self.event_next_ats.push(later);
         }
     }
 }
