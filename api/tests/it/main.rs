@@ -4,8 +4,10 @@
 
 mod bodies;
 mod document;
+mod full_sends;
 mod keys;
 mod platform;
+mod raw;
 mod reading;
 mod sandbox;
 mod sending;
