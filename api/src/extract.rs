@@ -32,15 +32,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         check_media_type(request.headers())?;
-        let budget = request.extensions().get::<BodyBudget>().cloned();
-        let budget = budget.ok_or_else(|| {
-            tracing::error!("the router has no budget for bodies");
-            Problem::new(Code::Internal, "the request cannot be read")
-        })?;
-        let wanted = wanted_room(request.headers(), state);
-        let mut room = budget.room_for(wanted).await?;
-        let raw = read_body(request, state).await?;
-        room.shrink_to(raw.len());
+        let (raw, room) = read_within_budget(request, state).await?;
         let body = raw.clone();
         let value = work_on(raw.len(), move || json::parse(&body)).await??;
         Ok(Self { value, raw, room })
@@ -76,6 +68,44 @@ async fn is_empty(mut body: Body) -> bool {
     true
 }
 
+/// A message as RFC 5322 writes it.
+pub(crate) struct MailBody {
+    /// After decompression.
+    pub(crate) raw: Bytes,
+    /// Kept as long as the body.
+    pub(crate) room: BodyRoom,
+}
+
+impl FromRequest<AppState> for MailBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        if !["message/rfc822", "message/global"].contains(&essence(request.headers()).as_str()) {
+            let detail = "send the message and the header `Content-Type: message/rfc822`";
+            return Err(Problem::new(Code::UnsupportedMediaType, detail));
+        }
+        let (raw, room) = read_within_budget(request, state).await?;
+        Ok(Self { raw, room })
+    }
+}
+
+/// Reads the body once there is room for it.
+async fn read_within_budget(
+    request: Request,
+    state: &AppState,
+) -> Result<(Bytes, BodyRoom), Problem> {
+    let budget = request.extensions().get::<BodyBudget>().cloned();
+    let budget = budget.ok_or_else(|| {
+        tracing::error!("the router has no budget for bodies");
+        Problem::new(Code::Internal, "the request cannot be read")
+    })?;
+    let wanted = wanted_room(request.headers(), state);
+    let mut room = budget.room_for(wanted).await?;
+    let raw = read_body(request, state).await?;
+    room.shrink_to(raw.len());
+    Ok((raw, room))
+}
+
 /// How many octets of room the body needs: what it announces, or as much as the largest.
 /// Decompression has removed the length of what it unpacks.
 fn wanted_room(headers: &HeaderMap, state: &AppState) -> usize {
@@ -87,16 +117,7 @@ fn wanted_room(headers: &HeaderMap, state: &AppState) -> usize {
 
 /// `application/json`, or another type that says it is JSON (RFC 6839 section 3.1).
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let essence = given
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
-    let essence = essence.to_ascii_lowercase();
+    let essence = essence(headers);
     let is_json = essence == "application/json"
         || (essence.starts_with("application/") && essence.ends_with("+json"));
     if is_json {
@@ -108,6 +129,15 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 fn not_json() -> Problem {
     let detail = "send JSON and the header `Content-Type: application/json`";
     Problem::new(Code::UnsupportedMediaType, detail)
+}
+
+/// The media type without its parameters, in lower case; empty when there is none.
+fn essence(headers: &HeaderMap) -> String {
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = given.unwrap_or_default().split(';').next();
+    essence.unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Reads the body; the router's limit counts what comes out of decompression.

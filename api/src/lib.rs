@@ -19,6 +19,7 @@ pub mod keys;
 mod metrics;
 mod observe;
 mod openapi;
+mod outgoing;
 mod page;
 mod problem;
 mod random;

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::body_budget::BodyBudget;
 use crate::endpoints::{
     domains, email_actions, email_commands, email_content, email_list, email_resend, emails,
-    sandbox, suppressions, transcripts, webhook_calls, webhook_replays, webhooks,
+    raw_emails, sandbox, suppressions, transcripts, webhook_calls, webhook_replays, webhooks,
 };
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
@@ -29,6 +29,7 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(email_commands::cancel))
         .routes(routes!(email_resend::resend))
         .routes(routes!(email_actions::act))
+        .routes(routes!(raw_emails::send_raw))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::delete, webhooks::update))
         .routes(routes!(suppressions::create, suppressions::list))

@@ -4,24 +4,28 @@
 use std::sync::Arc;
 
 use mail::address::EmailAddress;
-use mail::compose::{ComposeContext, ComposeError, Composed, compose};
+use mail::compose::{ComposeContext, ComposeError, Composed};
 use mail::dkim::body_hash;
+use mail::domain_name::DomainName;
+use mail::event::DeliveryStatus;
 use mail::ids::{DeliveryId, MessageId};
-use mail::message::Message;
+use mail::message::MessageSummary;
 use serde::Serialize;
 use store::{
     AcceptRequest, Accepted, IdempotencyKey, MessageFlags, NewContent, NewMessage, NewRecipient,
-    PoolNo, SenderDomain, Stream,
+    PoolKind, PoolNo, SenderDomain, Stream,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::auth::Principal;
 use crate::body_budget::work_on;
+use crate::outgoing::Outgoing;
 use crate::problem::{Code, FieldProblem, Problem, chain};
 use crate::random;
 use crate::screened::{replayed, screened};
 use crate::state::AppState;
+use crate::timestamp::Timestamp;
 
 /// The stream of messages that name none.
 const STREAM_DEFAULT: &str = "transactional";
@@ -31,9 +35,13 @@ const STREAM_DEFAULT: &str = "transactional";
 pub(crate) struct AcceptedEmail {
     #[schema(value_type = String, example = "msg_01kasxq2bke9qa1bz2t0zc6800")]
     id: MessageId,
-    /// queued; suppressed when all deliveries are.
-    #[schema(example = "queued")]
-    status: &'static str,
+    /// queued, or scheduled when it goes later; suppressed when all deliveries are.
+    #[schema(value_type = String, example = "queued")]
+    status: DeliveryStatus,
+    /// When it goes, if that is later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    send_at: Option<Timestamp>,
     /// One for each address in to, cc and bcc.
     deliveries: Vec<AcceptedDelivery>,
 }
@@ -45,9 +53,10 @@ struct AcceptedDelivery {
     id: DeliveryId,
     #[schema(example = "ana@example.com")]
     to: String,
-    /// queued, or suppressed: the recipient is on the suppression list and is sent nothing.
-    #[schema(example = "queued")]
-    status: &'static str,
+    /// queued or scheduled, or suppressed: the recipient is on the suppression list and is sent
+    /// nothing.
+    #[schema(value_type = String, example = "queued")]
+    status: DeliveryStatus,
 }
 
 /// What a send came to.
@@ -64,10 +73,11 @@ pub(crate) struct Sameness {
     pub(crate) body_hash: [u8; 32],
 }
 
-/// Which way the message goes.
+/// Which way the message goes, and when.
 struct Way {
     stream: Stream,
     pool: Option<PoolNo>,
+    due_at: OffsetDateTime,
 }
 
 /// A message ready to be stored.
@@ -75,26 +85,26 @@ struct Prepared {
     id: MessageId,
     composed: Composed,
     body_hash: [u8; 32],
-    message: Message,
+    message: MessageSummary,
 }
 
 /// Accepts a message for delivery: returns after the commit, or with nothing kept.
 ///
 /// # Errors
-/// The sender's domain is not verified, the stream is unknown, the message is too large, the key
+/// The sender's domain is not verified, the stream or pool is unknown, the message is too large, the key
 /// was used for something else, or the store does not answer.
 pub(crate) async fn send(
     state: &AppState,
     principal: &Principal,
-    message: Message,
+    message: Outgoing,
     sameness: Option<Sameness>,
 ) -> Result<Outcome, Problem> {
     let now = state.clock.now();
-    let domain = authorise_sender(state, principal, &message).await?;
-    let way = choose_way(state, principal, &message).await?;
-    let prepared = prepare(state, message, now).await?;
+    let domain = authorise_senders(state, principal, &message).await?;
+    let way = choose_way(state, principal, &message, now).await?;
+    let prepared = prepare(state, &domain.name, message, now).await?;
     let recipients = intern_recipients(state, &prepared.message).await?;
-    let answer = answer(&prepared)?;
+    let answer = answer(&prepared, (way.due_at > now).then_some(way.due_at))?;
     let idempotency = sameness.map(|same| IdempotencyKey {
         key_hash: same.key_hash,
         body_hash: same.body_hash,
@@ -106,7 +116,6 @@ pub(crate) async fn send(
         way,
         prepared,
         recipients,
-        now,
     };
     let messages = vec![row.fill(state)?];
     accept(
@@ -121,13 +130,26 @@ pub(crate) async fn send(
     .await
 }
 
+/// The author's domain; an envelope of its own must be from a proved domain too.
+async fn authorise_senders(
+    state: &AppState,
+    principal: &Principal,
+    message: &Outgoing,
+) -> Result<SenderDomain, Problem> {
+    let mut author = None;
+    for name in message.sender_domains() {
+        let domain = authorise_sender(state, principal, name).await?;
+        author.get_or_insert(domain);
+    }
+    author.ok_or_else(|| Problem::new(Code::SenderNotVerified, "the message has no sender"))
+}
+
 /// The sender may use only a domain that its account has proved.
 async fn authorise_sender(
     state: &AppState,
     principal: &Principal,
-    message: &Message,
+    name: &DomainName,
 ) -> Result<SenderDomain, Problem> {
-    let name = message.from().address().domain();
     let refuse = |detail| Err(Problem::new(Code::SenderNotVerified, detail));
     match state.store.sender_domain(principal.account, name).await? {
         Some(domain) if domain.verified => Ok(domain),
@@ -143,29 +165,52 @@ async fn authorise_sender(
     }
 }
 
-/// The stream that was named, and the sandbox for test keys.
+/// The stream and pool that were named, and when it goes. Test keys go to the sandbox, whatever
+/// pool they name.
 async fn choose_way(
     state: &AppState,
     principal: &Principal,
-    message: &Message,
+    message: &Outgoing,
+    now: OffsetDateTime,
 ) -> Result<Way, Problem> {
-    let name = message
+    let handling = message.handling();
+    let mut wrong: Vec<FieldProblem> = Vec::new();
+    let name = handling
         .stream()
         .map_or(STREAM_DEFAULT, |name| name.as_str());
-    let stream = state
-        .store
-        .stream(principal.account, name)
-        .await?
-        .ok_or_else(|| {
-            let detail = format!("the account has no stream named {name}");
-            Problem::fields([FieldProblem::new("/stream", "unknown_stream", detail)])
-        })?;
-    let pool = if principal.test {
-        Some(sandbox_pool(state).await?)
-    } else {
-        None
+    let stream = state.store.stream(principal.account, name).await?;
+    if stream.is_none() {
+        let detail = format!("the account has no stream named {name}");
+        wrong.push(FieldProblem::new("/stream", "unknown_stream", detail));
+    }
+    let named = match handling.pool() {
+        Some(wanted) => {
+            let found = state.store.pool_by_ref(wanted).await?;
+            // The sandbox is for test keys: live mail must not end there by a slip of the pen.
+            let usable = found.filter(|pool| pool.kind == PoolKind::Direct);
+            if usable.is_none() {
+                let detail = "the account has no pool of this name or id";
+                wrong.push(FieldProblem::new("/pool", "unknown_pool", detail));
+            }
+            usable.map(|pool| pool.no)
+        }
+        None => None,
     };
-    Ok(Way { stream, pool })
+    let due_at = handling
+        .due_at(now, &state.config.message_limits)
+        .map_err(|error| wrong.push(error.into()));
+    let (Some(stream), Ok(due_at), true) = (stream, due_at, wrong.is_empty()) else {
+        return Err(Problem::fields(wrong));
+    };
+    let pool = match principal.test {
+        true => Some(sandbox_pool(state).await?),
+        false => named,
+    };
+    Ok(Way {
+        stream,
+        pool,
+        due_at,
+    })
 }
 
 pub(crate) async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
@@ -184,23 +229,21 @@ pub(crate) async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
 /// Gives the message its id and composes it, off the reactor when that takes long.
 async fn prepare(
     state: &AppState,
-    message: Message,
+    domain: &DomainName,
+    message: Outgoing,
     now: OffsetDateTime,
 ) -> Result<Prepared, Problem> {
     let unix_ms = u64::try_from(state.clock.unix_ms()).unwrap_or_default();
     let id = MessageId::from_time_and_random(unix_ms, random::octets());
-    let octets = message
-        .html()
-        .map_or(0, str::len)
-        .saturating_add(message.text().map_or(0, str::len));
+    let octets = message.octets();
+    let message_id_domain = domain.clone();
     let work = move || -> Result<Prepared, ComposeError> {
-        let message_id_domain = message.from().address().domain();
         let context = ComposeContext {
             message_id: id,
             date: now,
-            message_id_domain,
+            message_id_domain: &message_id_domain,
         };
-        let composed = compose(&message, &context)?;
+        let (message, composed) = message.compose(&context)?;
         let body_hash = body_hash(composed.body());
         Ok(Prepared {
             id,
@@ -224,14 +267,12 @@ async fn prepare(
 /// Recipients in their order, each with the number of its domain.
 async fn intern_recipients(
     state: &AppState,
-    message: &Message,
+    message: &MessageSummary,
 ) -> Result<Vec<NewRecipient>, Problem> {
-    let names: Vec<_> = message
-        .recipients()
-        .map(|address| address.domain())
-        .collect();
+    let recipients = message.recipients.iter();
+    let names: Vec<_> = recipients.clone().map(EmailAddress::domain).collect();
     let numbers = state.store.recipient_domain_nos(&names).await?;
-    let recipients = message.recipients().zip(numbers);
+    let recipients = recipients.zip(numbers);
     Ok(recipients
         .map(|(address, domain)| NewRecipient {
             address: address.clone(),
@@ -242,17 +283,22 @@ async fn intern_recipients(
 
 /// The body of the answer, made before the commit because it is stored with it. Who turns out to be
 /// suppressed is put in afterwards.
-fn answer(prepared: &Prepared) -> Result<String, Problem> {
+fn answer(prepared: &Prepared, send_at: Option<OffsetDateTime>) -> Result<String, Problem> {
+    let status = match send_at {
+        Some(_) => DeliveryStatus::Scheduled,
+        None => DeliveryStatus::Queued,
+    };
     let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
         id: prepared.id.delivery(number),
         to: address.to_string(),
-        status: "queued",
+        status,
     };
     let body = AcceptedEmail {
         id: prepared.id,
-        status: "queued",
+        status,
+        send_at: send_at.map(Timestamp::from),
         deliveries: (0u16..)
-            .zip(prepared.message.recipients())
+            .zip(&prepared.message.recipients)
             .map(delivery)
             .collect(),
     };
@@ -266,7 +312,6 @@ struct MessageRow<'a> {
     way: Way,
     prepared: Prepared,
     recipients: Vec<NewRecipient>,
-    now: OffsetDateTime,
 }
 
 impl MessageRow<'_> {
@@ -277,10 +322,11 @@ impl MessageRow<'_> {
             body_hash,
             message,
         } = self.prepared;
-        let lives_for = message
+        let handling = &message.handling;
+        let lives_for = handling
             .expires_in()
             .unwrap_or(self.way.stream.expires_after);
-        let metadata = message.metadata();
+        let metadata = handling.metadata();
         Ok(NewMessage {
             id,
             account: self.principal.account,
@@ -288,18 +334,19 @@ impl MessageRow<'_> {
             class: self.way.stream.class,
             domain: self.domain.no,
             flags: flags(self.principal, &message, &composed),
-            sender: message.from().to_string(),
+            sender: message.from.to_string(),
             rfc_message_id: composed.rfc_message_id,
-            subject: message.subject().to_string(),
-            tags: message.tags().iter().map(ToString::to_string).collect(),
+            subject: message.subject.to_string(),
+            tags: handling.tags().iter().map(ToString::to_string).collect(),
             metadata: if metadata.is_empty() {
                 None
             } else {
                 Some(to_json(metadata)?)
             },
             pool: self.way.pool,
-            due_at: self.now,
-            expires_at: self.now + lives_for,
+            due_at: self.way.due_at,
+            // A message for later lives as long as one sent then.
+            expires_at: self.way.due_at + lives_for,
             recipients: self.recipients,
             content: Arc::new(NewContent {
                 class: state.config.retention,
@@ -311,10 +358,10 @@ impl MessageRow<'_> {
     }
 }
 
-fn flags(principal: &Principal, message: &Message, composed: &Composed) -> MessageFlags {
+fn flags(principal: &Principal, message: &MessageSummary, composed: &Composed) -> MessageFlags {
     let wanted = [
         (composed.needs_smtputf8, MessageFlags::SMTPUTF8),
-        (message.require_tls(), MessageFlags::REQUIRE_TLS),
+        (message.handling.require_tls(), MessageFlags::REQUIRE_TLS),
         (principal.test, MessageFlags::TEST),
     ];
     let set = wanted

@@ -2,8 +2,6 @@
 //! The same message, id and date always give the same octets. Adds nothing that belongs to a
 //! single delivery (return path, signature, unsubscribe link), and never a Bcc.
 
-use lettre::message::header::{ContentTransferEncoding, ContentType};
-use lettre::message::{MultiPart, MultiPartKind, SinglePart};
 use thiserror::Error;
 use time::format_description::well_known::Rfc2822;
 use time::{OffsetDateTime, UtcOffset};
@@ -12,7 +10,8 @@ use crate::domain_name::DomainName;
 use crate::header::WORD_MAX;
 use crate::header_wire::{write_mailboxes, write_plain, write_unstructured};
 use crate::ids::MessageId;
-use crate::message::{Body, Message};
+use crate::message::Message;
+use crate::mime::write_entity;
 
 /// Longest word of a Subject that goes unencoded, in octets.
 const SUBJECT_WORD_MAX: usize = 60;
@@ -72,15 +71,8 @@ pub fn compose(message: &Message, context: &ComposeContext<'_>) -> Result<Compos
     let fields = header_fields(message, context, &rfc_message_id)?;
     let needs_smtputf8 = !fields.is_ascii();
 
-    let entity = mime_entity(message.body(), &digits);
     let mut bytes = fields.into_bytes();
-    // The entity begins with its own fields; no field contains an empty line.
-    let entity_fields_len = entity
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .map_or(0, |at| at + 4);
-    let header_len = bytes.len() + entity_fields_len;
-    bytes.extend_from_slice(&entity);
+    let header_len = write_entity(&mut bytes, message, &digits);
     Ok(Composed {
         bytes,
         header_len,
@@ -122,54 +114,4 @@ fn header_fields(
 
 pub(crate) fn rfc_date(date: OffsetDateTime) -> Result<String, time::error::Format> {
     date.to_offset(UtcOffset::UTC).format(&Rfc2822)
-}
-
-/// The body with the fields that describe it, ending in CRLF.
-fn mime_entity(body: &Body, digits: &str) -> Vec<u8> {
-    match body {
-        Body::Text(text) => part(ContentType::TEXT_PLAIN, text).formatted(),
-        Body::Html(html) => part(ContentType::TEXT_HTML, html).formatted(),
-        Body::Both { text, html } => MultiPart::builder()
-            .kind(MultiPartKind::Alternative)
-            // No encoded body can contain "=_" (RFC 2045 section 6.7), and whoever writes a plain
-            // one cannot know the id it will get.
-            .boundary(format!("=_{digits}"))
-            .singlepart(part(ContentType::TEXT_PLAIN, text))
-            .singlepart(part(ContentType::TEXT_HTML, html))
-            .formatted(),
-    }
-}
-
-fn part(content_type: ContentType, text: &str) -> SinglePart {
-    let text = canonical_lines(text);
-    let has_controls = text
-        .bytes()
-        .any(|b| b == 0x7f || (b < 0x20 && !b"\t\r\n".contains(&b)));
-    let builder = SinglePart::builder().header(content_type);
-    if has_controls {
-        builder
-            .header(ContentTransferEncoding::QuotedPrintable)
-            .body(text)
-    } else {
-        builder.body(text)
-    }
-}
-
-/// Every line end becomes CRLF, and white space at the very end goes: signers and relays
-/// disagree about trailing blank lines, so none are sent (the builder adds the last CRLF).
-fn canonical_lines(text: &str) -> String {
-    let text = text.trim_end_matches([' ', '\t', '\r', '\n']);
-    let mut out = String::with_capacity(text.len() + text.len() / 32);
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\r' => {
-                characters.next_if_eq(&'\n');
-                out.push_str("\r\n");
-            }
-            '\n' => out.push_str("\r\n"),
-            other => out.push(other),
-        }
-    }
-    out
 }

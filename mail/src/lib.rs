@@ -7,9 +7,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod address;
+mod address_list;
+pub mod attachments;
 pub mod bounce_class;
 pub mod compose;
 pub mod content_parts;
+mod derived_text;
 pub mod dkim;
 pub mod dkim_canon;
 pub mod dkim_key;
@@ -18,15 +21,20 @@ pub mod domain_records;
 pub mod domain_watch;
 pub mod envelope;
 pub mod event;
+pub mod handling;
 pub mod header;
 mod header_wire;
 pub mod ids;
 pub mod judge;
 pub mod mailbox;
+mod media_type;
 pub mod message;
 pub mod message_fields;
 mod message_limits;
+mod mime;
 pub mod public_suffix;
+pub mod raw;
+mod raw_header;
 mod record_rules;
 pub mod reply;
 pub mod restamp;

@@ -3,7 +3,8 @@
 -- $1..$6 keys (sorted here: unsorted keys of two batches deadlock), $7..$21 messages, $22..$29
 -- content, $30..$39 deliveries (each gives a queue row and its event). $40 = accepted at, $41 event types,
 -- $42 the recipients' look-up keys: one that is suppressed gets its final event (type 7) and no queue row, and what
--- nobody is sent needs no content. Comes back as a row too, without a key.
+-- nobody is sent needs no content. Comes back as a row too, without a key. $43 is set where the event tells of a
+-- later time.
 -- Running the same ids a second time (commit outcome unknown) changes nothing and returns none of these.
 WITH k AS (
   INSERT INTO idempotency (account, key_hash, body_hash, request_id, response, created_at)
@@ -61,11 +62,11 @@ q AS (
   WHERE u.message_id IN (SELECT id FROM m)
     AND NOT EXISTS (SELECT FROM s WHERE s.message_id = u.message_id AND s.rcpt = u.rcpt)),
 e AS (
-  INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags)
+  INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags, next_at)
   SELECT u.id, u.message_id, u.account, CASE WHEN s.rcpt IS NULL THEN u.type ELSE 7 END, u.rcpt, 1, 0,
-         CASE WHEN s.rcpt IS NULL THEN 0 ELSE 1 END
-  FROM unnest($39::uuid[], $32::uuid[], $34::int4[], $33::int2[], $41::int2[])
-       AS u (id, message_id, account, rcpt, type)
+         CASE WHEN s.rcpt IS NULL THEN 0 ELSE 1 END, CASE WHEN s.rcpt IS NULL THEN u.next_at END
+  FROM unnest($39::uuid[], $32::uuid[], $34::int4[], $33::int2[], $41::int2[], $43::timestamptz[])
+       AS u (id, message_id, account, rcpt, type, next_at)
   LEFT JOIN s ON s.message_id = u.message_id AND s.rcpt = u.rcpt
   WHERE u.message_id IN (SELECT id FROM m))
 SELECT request_id, account, key_hash FROM lost

@@ -20,6 +20,7 @@ const PARENTS: [&str; 8] = [
     "email_tag",
     "webhook_call",
 ];
+const CONTENT_PARENTS: [&str; 3] = ["content_1", "content_7", "content_30"];
 /// Any number: only one process at a time makes a partition.
 pub(crate) const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
 /// Tries for one partition that something reads for long.
@@ -37,10 +38,30 @@ impl Store {
         &self,
         days: impl Iterator<Item = Date>,
     ) -> Result<(), StoreError> {
+        self.make_days(&PARENTS, days).await
+    }
+
+    /// Makes what is missing of the partitions of content that is due on these UTC days: it is
+    /// filed under the day it is due, which may be far ahead.
+    ///
+    /// # Errors
+    /// As [`Store::make_partitions`].
+    pub async fn make_content_partitions(
+        &self,
+        days: impl Iterator<Item = Date>,
+    ) -> Result<(), StoreError> {
+        self.make_days(&CONTENT_PARENTS, days).await
+    }
+
+    async fn make_days(
+        &self,
+        parents: &[&str],
+        days: impl Iterator<Item = Date>,
+    ) -> Result<(), StoreError> {
         let operation = "make partitions";
         let mut result = Ok(());
         for day in days {
-            for parent in PARENTS {
+            for parent in parents {
                 let mut checkout = self.general.checkout().await.during(operation)?;
                 let made =
                     within_limit(PATIENCE, make_patiently(checkout.raw(), parent, day)).await;

@@ -19,6 +19,9 @@ use crate::webhooks::lowest_id;
 const PARTITION_DAYS_BACK: i64 = 1;
 /// Far enough that a worker may be missed for a week.
 const PARTITION_DAYS_AHEAD: i64 = 7;
+/// Content is filed under the day it is due: as far ahead as anything may be scheduled, and the
+/// same week on top.
+const CONTENT_DAYS_AHEAD: i64 = 30 + PARTITION_DAYS_AHEAD + 1;
 /// How long a repeated request finds its first answer.
 const IDEMPOTENCY_KEPT: time::Duration = time::Duration::hours(24);
 /// How long the answer to a command can be asked for; whoever waits for one gives up in seconds.
@@ -95,6 +98,10 @@ impl Upkeep {
         for day in partition_days(self.clock.now().date()) {
             result = result.and(self.store.make_partitions(std::iter::once(day)).await);
         }
+        for day in content_days(self.clock.now().date()) {
+            let made = self.store.make_content_partitions(std::iter::once(day));
+            result = result.and(made.await);
+        }
         result
     }
 
@@ -154,6 +161,12 @@ fn partition_days(today: Date) -> impl Iterator<Item = Date> {
         .filter_map(move |days| today.checked_add(time::Duration::days(days)))
 }
 
+/// The days after those, for content that is due then.
+fn content_days(today: Date) -> impl Iterator<Item = Date> {
+    (PARTITION_DAYS_AHEAD + 1..=CONTENT_DAYS_AHEAD)
+        .filter_map(move |days| today.checked_add(time::Duration::days(days)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,5 +178,8 @@ mod tests {
         assert_eq!(days.len(), 9);
         assert_eq!(days.first(), Some(&date!(2026 - 12 - 26)));
         assert_eq!(days.last(), Some(&date!(2027 - 01 - 03)));
+        let days: Vec<Date> = content_days(date!(2026 - 12 - 27)).collect();
+        assert_eq!(days.first(), Some(&date!(2027 - 01 - 04)));
+        assert_eq!(days.last(), Some(&date!(2027 - 02 - 03)));
     }
 }

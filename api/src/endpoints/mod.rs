@@ -11,6 +11,8 @@ pub(crate) mod email_request;
 pub(crate) mod email_resend;
 pub(crate) mod email_view;
 pub(crate) mod emails;
+pub(crate) mod raw_emails;
+mod raw_parameters;
 pub(crate) mod sandbox;
 pub(crate) mod suppressions;
 pub(crate) mod transcripts;

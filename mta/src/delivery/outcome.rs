@@ -130,9 +130,8 @@ pub(crate) fn judge(failure: &SmtpFailure) -> Outcome {
             }
         }
         FailureKind::Io(_) => Failure::ConnectionLost,
-        FailureKind::Protocol(_) | FailureKind::NotOffered(Extension::EightBitMime) => {
-            Failure::BadReply
-        }
+        FailureKind::Protocol(_) => Failure::BadReply,
+        FailureKind::NotOffered(Extension::EightBitMime) => Failure::EightBitMimeNotOffered,
         FailureKind::Tls(_) => Failure::TlsFailed,
         FailureKind::TlsNotOffered => Failure::TlsNotOffered,
         FailureKind::NotOffered(Extension::SmtpUtf8) => Failure::SmtpUtf8NotOffered,

@@ -88,6 +88,8 @@ struct Deliveries {
     event_ids: Vec<Uuid>,
     event_types: Vec<i16>,
     look_up_keys: Vec<String>,
+    /// When a scheduled delivery is due.
+    event_next_ats: Vec<Option<OffsetDateTime>>,
 }
 
 impl<'a> Columns<'a> {
@@ -165,6 +167,7 @@ impl<'a> Columns<'a> {
                 .bind(accepted_at)
                 .bind(deliveries.event_types)
                 .bind(deliveries.look_up_keys)
+                .bind(deliveries.event_next_ats)
                 .fetch_all(connection)
                 .await?;
         let mut committed = Committed::default();
@@ -240,10 +243,10 @@ impl Deliveries {
         message: &NewMessage,
         event_ids: impl Iterator<Item = &'i Uuid>,
     ) {
-        let kind = if message.due_at > job.accepted_at {
-            EventType::EmailScheduled
+        let (kind, later) = if message.due_at > job.accepted_at {
+            (EventType::EmailScheduled, Some(micros(message.due_at)))
         } else {
-            EventType::EmailQueued
+            (EventType::EmailQueued, None)
         };
         for ((index, recipient), event_id) in message.recipients.iter().enumerate().zip(event_ids) {
             self.shards.push(job.shard_of(message).0);
@@ -258,6 +261,7 @@ impl Deliveries {
             self.event_ids.push(*event_id);
             self.event_types.push(kind.code());
             self.look_up_keys.push(look_up_key(&recipient.address));
+            self.event_next_ats.push(later);
         }
     }
 }
