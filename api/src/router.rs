@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
-use crate::endpoints::{emails, sandbox, webhooks};
+use crate::endpoints::{emails, inbox, sandbox, webhooks};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
@@ -27,7 +27,11 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));
     if with_inbox {
-        api.routes(routes!(sandbox::inbox))
+        api.routes(routes!(inbox::list))
+            .routes(routes!(inbox::get))
+            .routes(routes!(inbox::get_html))
+            .routes(routes!(inbox::get_raw))
+            .routes(routes!(inbox::get_attachment))
     } else {
         api
     }

@@ -23,6 +23,7 @@ pub mod mailbox;
 pub mod message;
 pub mod message_fields;
 mod message_limits;
+pub mod readable;
 pub mod reply;
 pub mod retry;
 pub mod text;

@@ -4,5 +4,6 @@
 pub(crate) mod email_request;
 pub(crate) mod email_view;
 pub(crate) mod emails;
+pub(crate) mod inbox;
 pub(crate) mod sandbox;
 pub(crate) mod webhooks;
