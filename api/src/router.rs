@@ -12,12 +12,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
+use crate::endpoints::docs::{self, Reference};
 use crate::endpoints::{emails, inbox, sandbox, webhooks};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
 /// The routes of the API, described by themselves.
-pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
+pub(crate) fn routes(with_inbox: bool, with_docs: bool) -> OpenApiRouter<AppState> {
     let api = OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(emails::send))
         .routes(routes!(emails::get))
@@ -26,6 +27,13 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));
+    let api = if with_docs {
+        api.routes(routes!(docs::page))
+            .routes(routes!(docs::json))
+            .routes(routes!(docs::yaml))
+    } else {
+        api
+    };
     if with_inbox {
         api.routes(routes!(inbox::list))
             .routes(routes!(inbox::get))
@@ -39,7 +47,9 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
 
 /// The whole interface: the API, the operator's addresses if wanted, and an answer to the rest.
 pub fn router(state: AppState) -> Router {
-    let (api, _) = routes(state.config.inbox_token.is_some()).split_for_parts();
+    let config = &state.config;
+    let (api, document) = routes(config.inbox_token.is_some(), config.docs).split_for_parts();
+    let api = api.layer(Extension(Reference::new(&document)));
     let mut all = api.with_state(state.clone());
     if state.config.operator_routes {
         all = all.merge(health::router(

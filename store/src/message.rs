@@ -51,7 +51,7 @@ impl Store {
         ids: &[MessageId],
     ) -> Result<Vec<(MessageId, bool)>, StoreError> {
         let wanted: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
-        let rows: Vec<(Uuid, i16)> =
+        let rows: Vec<(uuid::Uuid, i16)> =
             sqlx::query_as("SELECT id, flags FROM message WHERE id = ANY ($1) AND account = $2")
                 .bind(wanted)
                 .bind(account.0)
