@@ -4,6 +4,7 @@
 
 mod bodies;
 mod document;
+mod inbox;
 mod keys;
 mod platform;
 mod reading;
