@@ -40,6 +40,8 @@ pub struct ApiConfig {
     /// Opens `GET /inbox?token=…`, which shows everything the sandbox received, to all accounts'
     /// mail alike. For development; absent: no such route.
     pub inbox_token: Option<String>,
+    /// Whether `/docs`, `/openapi.json` and `/openapi.yaml` are answered.
+    pub docs: bool,
     /// Whether webhook URLs may be plain HTTP and on this machine or a private network.
     pub allow_insecure_webhooks: bool,
     /// Private networks that HTTPS webhooks may be in.
@@ -73,6 +75,7 @@ impl Default for ApiConfig {
             retention: RetentionClass::Week,
             sandbox_available: false,
             inbox_token: None,
+            docs: true,
             allow_insecure_webhooks: false,
             webhook_allowed_networks: Vec::new(),
             webhook_ports: vec![80, 443, 8080, 8443],

@@ -14,6 +14,7 @@ mod encoding;
 mod endpoints;
 mod extract;
 mod idempotency;
+mod inbox_access;
 mod json;
 pub mod keys;
 mod metrics;
@@ -29,6 +30,7 @@ mod send;
 mod server;
 mod state;
 mod timestamp;
+mod web_page;
 mod webhook_url;
 
 pub use config::ApiConfig;

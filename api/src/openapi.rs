@@ -21,9 +21,9 @@ pub fn openapi_yaml() -> String {
         .expect("a document of maps, lists and strings can be written")
 }
 
-/// The contract of every route, the inbox included.
+/// The contract of every route, the inbox and the reference included.
 pub fn openapi_document() -> OpenApi {
-    routes(true).into_openapi()
+    routes(true, true).into_openapi()
 }
 
 /// The document before any route is in it.

@@ -12,15 +12,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
+use crate::endpoints::docs::Reference;
 use crate::endpoints::{
-    domains, email_actions, email_commands, email_content, email_list, email_resend, emails,
-    raw_emails, sandbox, suppressions, transcripts, webhook_calls, webhook_replays, webhooks,
+    docs, domains, email_actions, email_commands, email_content, email_list, email_resend, emails,
+    inbox, raw_emails, sandbox, suppressions, transcripts, webhook_calls, webhook_replays,
+    webhooks,
 };
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
 /// The routes of the API, described by themselves.
-pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
+pub(crate) fn routes(with_inbox: bool, with_docs: bool) -> OpenApiRouter<AppState> {
     let api = OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(emails::send, email_list::list))
         .routes(routes!(emails::get, email_commands::change))
@@ -47,8 +49,19 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));
+    let api = if with_docs {
+        api.routes(routes!(docs::page))
+            .routes(routes!(docs::json))
+            .routes(routes!(docs::yaml))
+    } else {
+        api
+    };
     if with_inbox {
-        api.routes(routes!(sandbox::inbox))
+        api.routes(routes!(inbox::list))
+            .routes(routes!(inbox::get))
+            .routes(routes!(inbox::get_html))
+            .routes(routes!(inbox::get_raw))
+            .routes(routes!(inbox::get_attachment))
     } else {
         api
     }
@@ -56,7 +69,9 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
 
 /// The whole interface: the API, the operator's addresses if wanted, and an answer to the rest.
 pub fn router(state: AppState) -> Router {
-    let (api, _) = routes(state.config.inbox_token.is_some()).split_for_parts();
+    let config = &state.config;
+    let (api, document) = routes(config.inbox_token.is_some(), config.docs).split_for_parts();
+    let api = api.layer(Extension(Reference::new(&document)));
     let mut all = api.with_state(state.clone());
     if state.config.operator_routes {
         all = all.merge(health::router(

@@ -35,6 +35,7 @@ mod mime;
 pub mod public_suffix;
 pub mod raw;
 mod raw_header;
+pub mod readable;
 mod record_rules;
 pub mod reply;
 pub mod restamp;

@@ -41,6 +41,30 @@ type Columns = (
 );
 
 impl Store {
+    /// Which of these messages the account sent, each with whether a test key did.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn sent_among(
+        &self,
+        account: AccountNo,
+        ids: &[MessageId],
+    ) -> Result<Vec<(MessageId, bool)>, StoreError> {
+        let wanted: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
+        let rows: Vec<(uuid::Uuid, i16)> =
+            sqlx::query_as("SELECT id, flags FROM message WHERE id = ANY ($1) AND account = $2")
+                .bind(wanted)
+                .bind(account.0)
+                .fetch_all(&self.general)
+                .await
+                .during("find messages among others")?;
+        let is_test = |flags| MessageFlags::from_bits(flags).contains(MessageFlags::TEST);
+        Ok(rows
+            .into_iter()
+            .map(|(id, flags)| (MessageId::from_uuid(id), is_test(flags)))
+            .collect())
+    }
+
     /// The message, if this account sent it.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The handlers, one noun a file: typed values in, one call, a typed answer out.
 //! No rule about mail and no SQL lives here.
 
+pub(crate) mod docs;
 pub(crate) mod domain_view;
 pub(crate) mod domains;
 pub(crate) mod email_actions;
@@ -11,6 +12,7 @@ pub(crate) mod email_request;
 pub(crate) mod email_resend;
 pub(crate) mod email_view;
 pub(crate) mod emails;
+pub(crate) mod inbox;
 pub(crate) mod raw_emails;
 mod raw_parameters;
 pub(crate) mod sandbox;

@@ -1,15 +1,17 @@
-//! What the sandbox MX received. An account sees the mail it sent and no other account's; the
-//! inbox, behind its own token, shows all of it to whoever runs the platform.
+//! What the sandbox MX received, for the account that sent it: its own mail and no other's.
+//! The page that shows all of it is `inbox`.
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
+use std::collections::HashMap;
+
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use mail::ids::{InboxId, MessageId};
+use mail::readable::Heading;
 use mail::verp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use store::{SandboxMessage, SandboxSummary, Store};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::auth::{Allowed, Principal, ReadEmails};
 use crate::extract::{Parameters, PathId};
@@ -31,8 +33,8 @@ const HEAD_OCTETS: usize = 8 * 1024;
 #[schema(as = SandboxMessage)]
 pub(crate) struct SandboxView {
     #[schema(value_type = String, example = "inb_01kasxq2bke9qa1bz2t0zc6m4d")]
-    id: InboxId,
-    /// The email it is a copy of.
+    pub(crate) id: InboxId,
+    /// The email it is a copy of, or reports about.
     #[schema(value_type = Option<String>, example = "msg_01kasxq2bke9qa1bz2t0zc6800")]
     message_id: Option<MessageId>,
     #[schema(value_type = String, format = DateTime)]
@@ -40,6 +42,10 @@ pub(crate) struct SandboxView {
     /// The return path.
     mail_from: String,
     recipients: Vec<String>,
+    /// The authors, decoded, as a mail program shows them.
+    from: String,
+    /// The subject, decoded.
+    subject: String,
     /// What a receiver would find about SPF, DKIM and DMARC.
     authentication_results: String,
     /// The header block as it came, at most 8 KB of it.
@@ -48,9 +54,23 @@ pub(crate) struct SandboxView {
     size: i32,
 }
 
+impl SandboxView {
+    /// Whether `wanted`, in lower case, is in its addresses or subject.
+    pub(crate) fn mentions(&self, wanted: &str) -> bool {
+        let fields = [&self.from, &self.subject, &self.mail_from];
+        fields
+            .into_iter()
+            .chain(&self.recipients)
+            .any(|field| field.to_lowercase().contains(wanted))
+    }
+}
+
 impl From<SandboxSummary> for SandboxView {
     fn from(message: SandboxSummary) -> Self {
+        let heading = Heading::parse(&message.head);
         Self {
+            from: heading.from,
+            subject: heading.subject,
             id: message.id,
             message_id: sent_as(&message.mail_from, &message.head),
             received_at: message.received_at.into(),
@@ -109,11 +129,7 @@ pub(crate) async fn list(
         let Some(last) = batch.last() else { break };
         after = Some(last.id);
         scanned += batch.len();
-        for message in batch {
-            if may_see(&state, &principal, &message.mail_from, &message.head).await? {
-                found.push(SandboxView::from(message));
-            }
-        }
+        found.extend(visible(&state, &principal, batch).await?);
     }
     let page = Page::new(found, limit, |view: &SandboxView| view.id);
     Ok(axum::Json(page))
@@ -162,7 +178,11 @@ pub(crate) async fn get_raw(
     PathId(id): PathId<InboxId>,
 ) -> Result<Response, Problem> {
     let message = own_message(&state, &principal, id).await?;
-    // Somebody else's HTML: a browser must neither guess its type nor show it as a page.
+    Ok(as_file(message.raw))
+}
+
+/// A message for download: a browser must neither guess its type nor show it as a page.
+pub(crate) fn as_file(raw: Vec<u8>) -> Response {
     let headers: [(HeaderName, HeaderValue); 3] = [
         (
             header::CONTENT_TYPE,
@@ -174,64 +194,14 @@ pub(crate) async fn get_raw(
         ),
         (
             header::CONTENT_DISPOSITION,
-            HeaderValue::from_static("attachment"),
+            HeaderValue::from_static("attachment; filename=\"message.eml\""),
         ),
     ];
-    Ok((headers, message.raw).into_response())
-}
-
-/// The key to the whole inbox, and which part of it is wanted.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct InboxParameters {
-    /// The token of the configuration.
-    token: Option<String>,
-    /// How many to list.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: Option<usize>,
-    /// The `next` of the page before.
-    after: Option<String>,
-}
-
-/// List the whole sandbox
-///
-/// Of all accounts, for development; there only when the operator set a token.
-#[utoipa::path(
-    get,
-    path = "/inbox",
-    operation_id = "listInbox",
-    tag = "sandbox",
-    params(InboxParameters),
-    responses(
-        (status = 200, description = "Newest first", body = Page<SandboxView>),
-        NotFoundProblem,
-        ParameterProblem,
-    ),
-    security(()),
-)]
-pub(crate) async fn inbox(
-    State(state): State<AppState>,
-    Parameters(parameters): Parameters<InboxParameters>,
-) -> Result<axum::Json<Page<SandboxView>>, Problem> {
-    let given = parameters.token.unwrap_or_default();
-    let wanted = state.config.inbox_token.as_deref().unwrap_or_default();
-    let opens =
-        !wanted.is_empty() && verify_slices_are_equal(given.as_bytes(), wanted.as_bytes()).is_ok();
-    if !opens {
-        return Err(Problem::not_found());
-    }
-    let page = PageParameters::new(parameters.limit, parameters.after);
-    let PageRequest { limit, after } = page.parse::<InboxId>()?;
-    let messages = read(&state.store, limit, after).await?;
-    let views = messages.into_iter().map(SandboxView::from).collect();
-    Ok(axum::Json(Page::new(views, limit, |view: &SandboxView| {
-        view.id
-    })))
+    (headers, raw).into_response()
 }
 
 /// One more than `limit`, which tells whether there is more.
-async fn read(
+pub(crate) async fn read(
     store: &Store,
     limit: usize,
     after: Option<InboxId>,
@@ -265,11 +235,30 @@ async fn may_see(
     mail_from: &str,
     head: &[u8],
 ) -> Result<bool, Problem> {
-    let Some(id) = sent_as(mail_from, head) else {
-        return Ok(false);
-    };
-    let sent = state.store.message(principal.account, id).await?;
-    Ok(sent.is_some_and(|message| principal.may_see(message.test)))
+    let ids: Vec<_> = sent_as(mail_from, head).into_iter().collect();
+    let sent = state.store.sent_among(principal.account, &ids).await?;
+    Ok(sent.iter().any(|(_, test)| principal.may_see(*test)))
+}
+
+/// Those of a batch that [`may_see`] allows, found with one question.
+async fn visible(
+    state: &AppState,
+    principal: &Principal,
+    batch: Vec<SandboxSummary>,
+) -> Result<impl Iterator<Item = SandboxView>, Problem> {
+    let sent_as = |one: &SandboxSummary| sent_as(&one.mail_from, &one.head);
+    let ids: Vec<_> = batch.iter().filter_map(sent_as).collect();
+    let sent = state.store.sent_among(principal.account, &ids).await?;
+    let sent: HashMap<_, _> = sent.into_iter().collect();
+    let may_see = |test: &bool| principal.may_see(*test);
+    let seen: Vec<_> = batch
+        .into_iter()
+        .filter(|one| {
+            let test = sent_as(one).and_then(|id| sent.get(&id));
+            test.is_some_and(may_see)
+        })
+        .collect();
+    Ok(seen.into_iter().map(SandboxView::from))
 }
 
 fn header_block(raw: &[u8]) -> &[u8] {
@@ -346,6 +335,10 @@ mod tests {
         check(format!("Message-ID: <{digits}x@acme.test>\r\n\r\n"), None);
         check(format!("Message-ID: <{}>\r\n\r\n", &digits[1..]), None);
         check("Message-ID: <é@acme.test>\r\n\r\n".to_owned(), None);
+        check(
+            format!("Message-ID: <r@mx.test>\r\nIn-Reply-To: <{digits}@acme.test>\r\n\r\n"),
+            Some(id),
+        );
         let delivery = id.delivery(0).digits();
         check(format!("Message-ID: <{delivery}@acme.test>\r\n\r\n"), None);
         check(String::new(), None);

@@ -10,6 +10,7 @@ mod dns;
 mod document;
 mod domains;
 mod full_sends;
+mod inbox;
 mod keys;
 mod lists;
 mod platform;

@@ -43,7 +43,8 @@ Postrider is ready at {api_url}. {way_out}; Ctrl-C stops it.
   test key    {test_key}
   domain      {sandbox_domain} (verified; send from any address in it)
   sandbox     smtp://{sandbox_smtp}
-  inbox       {inbox_url}
+  inbox       {inbox_url} (a page in a browser)
+  reference   {api_url}/docs
   metrics     {metrics_url}
   data        {data_dir}
 
@@ -63,7 +64,7 @@ Be told about it (each call is signed; the answer holds the secret):
     -H 'Authorization: Bearer {api_key}' -H 'Content-Type: application/json' \
     -d '{{"url":"http://127.0.0.1:9000/hook","events":["email.queued","email.delivered","email.deferred","email.bounced"]}}'
 
-Look into the sandbox's inbox:
+Look into the sandbox's inbox, here or in a browser:
 
   curl -s '{inbox_url}'
 

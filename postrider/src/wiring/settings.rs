@@ -46,6 +46,7 @@ pub(crate) fn api(config: &Config, around: &Surroundings) -> ApiConfig {
             .to_owned(),
         sandbox_available: true,
         inbox_token: around.inbox_token.clone(),
+        docs: config.api.docs,
         // The worker checks the address of every call; here only the spelling is judged.
         allow_insecure_webhooks: config.worker.allow_insecure_webhooks,
         webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),

@@ -64,6 +64,8 @@ sections! {
         public_url: PublicUrl = parsed("http://127.0.0.1:8080"),
         /// Largest request body after decompression, bytes.
         max_body_bytes: NonZeroUsize = nonzero_usize(52_428_800),
+        /// Whether the reference of the interface is served at `/docs`.
+        docs: bool = true,
     }
 
     /// `[mta]`: sending.
