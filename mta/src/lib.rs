@@ -7,6 +7,8 @@
 
 pub mod config;
 mod delivery;
+#[cfg(test)]
+mod for_tests;
 pub mod journal;
 mod lanes;
 mod leasing;
@@ -20,8 +22,6 @@ mod session;
 pub mod smtp;
 pub mod state_dir;
 mod sync;
-#[cfg(test)]
-mod test_bed;
 mod workers;
 
 use std::sync::Arc;

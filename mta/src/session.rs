@@ -306,8 +306,8 @@ mod tests {
     use store::{QueueRow, ShardNo};
 
     use super::InHand;
+    use crate::for_tests::{LONG_HOLD, TestBed};
     use crate::node::Node;
-    use crate::test_bed::{LONG_HOLD, TestBed};
 
     const SHARD: ShardNo = ShardNo(2);
 

@@ -7,10 +7,10 @@ use mail::retry::StreamClass;
 use store::{Epoch, QueueRow, ShardNo};
 
 use super::{LEAVING_MAX, mark_lost_shards, release_leaving};
+use crate::for_tests::{LONG_HOLD, TestBed, TestNode};
 use crate::lanes::Waiting;
 use crate::queue::{Suspicion, decide_undecided, settle_handed_in, take_over};
 use crate::routing::Route;
-use crate::test_bed::{LONG_HOLD, TestBed, TestNode};
 
 const DELIVERED: i16 = 3;
 const FINAL: i16 = 1;

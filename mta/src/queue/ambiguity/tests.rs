@@ -6,8 +6,8 @@ use std::time::Duration;
 use store::{Epoch, HandIn, QueueRow, ShardNo};
 
 use super::{Suspicion, decide_undecided, settle_handed_in, take_over};
+use crate::for_tests::{LONG_HOLD, TestBed, TestNode};
 use crate::queue::Intent;
-use crate::test_bed::{LONG_HOLD, TestBed, TestNode};
 
 const SHARD: ShardNo = ShardNo(3);
 const DELIVERED: i16 = 3;

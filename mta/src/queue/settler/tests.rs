@@ -3,7 +3,7 @@
 
 use store::{QueueRow, ShardNo};
 
-use crate::test_bed::{LONG_HOLD, TestBed, TestNode};
+use crate::for_tests::{LONG_HOLD, TestBed, TestNode};
 
 const SHARD: ShardNo = ShardNo(5);
 const COUNT: usize = 60;
