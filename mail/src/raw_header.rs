@@ -95,7 +95,7 @@ impl<'a> RawHeader<'a> {
             list.iter()
                 .any(|mailbox| mailbox.address().needs_smtputf8())
         };
-        std::str::from_utf8(block).is_ok() && ADDRESSED.iter().any(|name| addressed(&name))
+        std::str::from_utf8(block).is_ok() && ADDRESSED.iter().any(addressed)
     }
 
     /// The value of the first field of this name, unfolded; none when it is blank.

@@ -59,28 +59,8 @@ impl RawParameters {
     pub(crate) fn parse(query: &str, headers: &HeaderMap) -> Result<Self, Vec<FieldError>> {
         let mut parameters = Self::default();
         let mut errors = Vec::new();
-        let mut has_metadata = false;
         for (name, value) in form_urlencoded::parse(query.as_bytes()).take(PARAMETERS_MAX) {
-            let value = value.into_owned();
-            let set = |place: &mut Option<String>| match place.replace(value.clone()) {
-                None => Ok(()),
-                Some(_) => Err(twice(&name)),
-            };
-            let read = match &*name {
-                "to" => Ok(parameters.to.push(value)),
-                "tag" => Ok(parameters.tag.push(value)),
-                "from" => set(&mut parameters.from),
-                "stream" => set(&mut parameters.stream),
-                "pool" => set(&mut parameters.pool),
-                "send_at" => set(&mut parameters.send_at),
-                "expires_in" => set(&mut parameters.expires_in),
-                "metadata" if std::mem::replace(&mut has_metadata, true) => Err(twice(&name)),
-                "metadata" => parse_metadata(&value).map(|read| parameters.metadata = read),
-                "require_tls" if parameters.require_tls.is_some() => Err(twice(&name)),
-                "require_tls" => parse_flag(&value).map(|flag| parameters.require_tls = Some(flag)),
-                _ => Err(unknown(&name)),
-            };
-            errors.extend(read.err());
+            errors.extend(parameters.set(&name, value.into_owned()).err());
         }
         for (header, name) in [(FROM_HEADER, "from"), (TO_HEADER, "to")] {
             for value in headers.get_all(header) {
@@ -101,6 +81,38 @@ impl RawParameters {
             Ok(parameters)
         } else {
             Err(errors)
+        }
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<(), FieldError> {
+        let place = match name {
+            "to" => {
+                self.to.push(value);
+                return Ok(());
+            }
+            "tag" => {
+                self.tag.push(value);
+                return Ok(());
+            }
+            "metadata" if self.metadata.is_empty() => {
+                self.metadata = parse_metadata(&value)?;
+                return Ok(());
+            }
+            "require_tls" if self.require_tls.is_none() => {
+                self.require_tls = Some(parse_flag(&value)?);
+                return Ok(());
+            }
+            "metadata" | "require_tls" => return Err(twice(name)),
+            "from" => &mut self.from,
+            "stream" => &mut self.stream,
+            "pool" => &mut self.pool,
+            "send_at" => &mut self.send_at,
+            "expires_in" => &mut self.expires_in,
+            _ => return Err(unknown(name)),
+        };
+        match place.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(twice(name)),
         }
     }
 
