@@ -154,7 +154,7 @@ function showMessage(message) {
       ...field('Received', `${new Date(message.received_at).toLocaleString()} from ${message.helo}, ${size(message.size)}`),
       ...field('Message', message.message_id)),
     make('div', { className: 'verdicts' }, ...verdicts(message.authentication_results)),
-    files.length ? make('div', { className: 'files' }, ...files) : null,
+    ...(files.length ? [make('div', { className: 'files' }, ...files)] : []),
     ...tabs(message));
 }
 
