@@ -266,19 +266,18 @@ fn header_block(raw: &[u8]) -> &[u8] {
     &raw[..end.map_or(raw.len(), |at| at + 2)]
 }
 
-/// The message it was sent as. Our return path tells; a Message-ID may be the sender's own, and
-/// counts only where another program has set the return path.
+/// The message it was sent as, or that it answers as a report does. Our return path tells; a
+/// Message-ID may be the sender's own, and counts only where another program has set the return path.
 fn sent_as(mail_from: &str, raw: &[u8]) -> Option<MessageId> {
     let local_part = mail_from.trim_start_matches('<').split('@').next()?;
     match verp::claimed(local_part) {
         Some(delivery) => Some(delivery.message()),
-        None => id_in_header(raw),
+        None => id_in(raw, b"message-id:").or_else(|| id_in(raw, b"in-reply-to:")),
     }
 }
 
 /// Message-IDs that we write begin with the digits of the message.
-fn id_in_header(raw: &[u8]) -> Option<MessageId> {
-    let name = b"message-id:";
+fn id_in(raw: &[u8], name: &[u8]) -> Option<MessageId> {
     let line = header_block(raw)
         .split(|octet| *octet == b'\n')
         .scan(false, |found, line| {
