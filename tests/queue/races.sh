@@ -165,22 +165,22 @@ s1=$(uuid_at "$NOW" 61); s2=$(uuid_at "$NOW" 62); s3=$(uuid_at "$NOW" 63); s4=$(
 suppress="INSERT INTO suppression (id, account, reason, address) VALUES (gen_random_uuid(), 1, 4, 'X')"
 held_back() { ask c "EXECUTE contents('{$1}');" | awk -F'|' '{ print $(NF - 1) }'; }
 ask a "BEGIN; $suppress;" >/dev/null
-claim 'accepting does not wait for a suppression on its way' '' "$(ask b "SET lock_timeout = '2s'; $(accept - "$s1" 6 "$NOW")")"
+claim 'accepting does not wait for a suppression on its way' '' "$(ask b "SET lock_timeout = '2s'; $(accept - "$s1" 9 "$NOW")")"
 claim 'and does not see it' '' "$(held_back "$s1")"
 ask a "COMMIT;" >/dev/null
 claim 'whoever fetches the content afterwards does, whatever the case' '{0}' "$(held_back "$s1")"
-claim 'so does who accepts afterwards' "$s2|0|" "$(ask b "$(accept - "$s2" 6 "$NOW")")"
+claim 'so does who accepts afterwards' "$s2|0|" "$(ask b "$(accept - "$s2" 9 "$NOW")")"
 claim 'that ends at once, with a final event and no content' '7|1|1|0|0' "$(q "SELECT e.type, e.flags, e.sequence,
   (SELECT count(*) FROM queue WHERE message_id = '$s2'), (SELECT count(*) FROM content WHERE id = '$s2') FROM event e WHERE subject = '$s2'")"
-claim 'and once only' '' "$(ask b "$(accept - "$s2" 6 "$NOW")")"
+claim 'and once only' '' "$(ask b "$(accept - "$s2" 9 "$NOW")")"
 q "DELETE FROM suppression" >/dev/null
-ask a "$(accept '- - -' "$s3 $s4 $s5" 6 "$NOW") $(take $A 6) BEGIN; $(settle $A 6 1 "$s3" 0 5 '' 9)" >/dev/null
-begin_ask b "SET lock_timeout = 0; $(settle $A 6 1 "$s4" 0 5 '' 9)"
+ask a "$(accept '- - -' "$s3 $s4 $s5" 9 "$NOW") $(take $A 9) BEGIN; $(settle $A 9 1 "$s3" 0 5 '' 9)" >/dev/null
+begin_ask b "SET lock_timeout = 0; $(settle $A 9 1 "$s4" 0 5 '' 9)"
 claim 'two refusals of one dead address: the second waits' yes "$(waits_for_lock b)"
 ask a "COMMIT;" >/dev/null
 claim 'and is settled all the same' 1 "$(end_ask b)"
 claim 'the address is on the list once, for the first' "1|x|$s3" "$(q "SELECT reason, address, source_message FROM suppression")"
 q "DELETE FROM suppression; UPDATE message SET flags = 4 WHERE id = '$s5'" >/dev/null
-claim 'a test is settled alike' 1 "$(ask a "$(settle $A 6 1 "$s5" 0 5 '' 9)")"
+claim 'a test is settled alike' 1 "$(ask a "$(settle $A 9 1 "$s5" 0 5 '' 9)")"
 claim 'and proves nothing about the address' 0 "$(q "SELECT count(*) FROM suppression")"
 close a; close b; close c
