@@ -8,7 +8,9 @@
 mod accepting;
 mod configuration;
 mod dispatching;
+mod key_admin;
 mod ownership;
 mod partitions;
+mod rate_limit;
 mod settling;
 mod world;
