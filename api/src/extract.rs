@@ -4,8 +4,9 @@
 use std::error::Error;
 use std::str::FromStr;
 
+use axum::body::HttpBody;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
@@ -43,6 +44,20 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
         let body = raw.clone();
         let value = work_on(raw.len(), move || json::parse(&body)).await??;
         Ok(Self { value, raw, room })
+    }
+}
+
+/// A request without a body, where one may be left out, says no type of it either.
+impl<T: DeserializeOwned + Send + 'static> OptionalFromRequest<AppState> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_TYPE) {
+            return Ok(None);
+        }
+        <Self as FromRequest<AppState>>::from_request(request, state)
+            .await
+            .map(Some)
     }
 }
 

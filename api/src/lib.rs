@@ -7,13 +7,18 @@
 
 mod auth;
 mod body_budget;
+mod callers;
+mod client_address;
 mod config;
 mod encoding;
 mod endpoints;
 mod extract;
+mod grants;
 mod idempotency;
 mod json;
+mod key_uses;
 pub mod keys;
+mod limits;
 mod metrics;
 mod observe;
 mod openapi;
@@ -21,13 +26,15 @@ mod page;
 mod problem;
 mod random;
 mod router;
+
 mod send;
 mod server;
 mod state;
 mod timestamp;
 mod webhook_url;
 
-pub use config::ApiConfig;
+pub use callers::Callers;
+pub use config::{ApiConfig, RateLimits};
 pub use metrics::ApiMetrics;
 pub use openapi::{openapi_document, openapi_yaml};
 pub use router::router;

@@ -10,6 +10,8 @@ pub struct ApiMetrics {
     pub(crate) accept_seconds: Histogram,
     pub(crate) accepted_messages: IntCounter,
     pub(crate) accepted_deliveries: IntCounter,
+    pub(crate) rate_limited: IntCounterVec,
+    pub(crate) rate_limits_alone: IntCounter,
 }
 
 impl ApiMetrics {
@@ -36,6 +38,15 @@ impl ApiMetrics {
             accepted_deliveries: metrics.counter(
                 "accepted_deliveries_total",
                 "Deliveries of the accepted messages.",
+            )?,
+            rate_limited: metrics.counters(
+                "api_rate_limited_total",
+                "Requests refused because there were too many, by whose limit it was.",
+                &["limit"],
+            )?,
+            rate_limits_alone: metrics.counter(
+                "api_rate_limits_alone_total",
+                "Requests counted by this node alone, because Redis is configured and not there.",
             )?,
         })
     }

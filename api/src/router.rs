@@ -2,7 +2,7 @@
 //! is added in any other way: what is not in the published document is not answered.
 
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use service::health::{self, Check};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -12,9 +12,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
-use crate::endpoints::{emails, sandbox, webhooks};
+use crate::endpoints::{api_keys, emails, sandbox, webhooks};
 use crate::state::AppState;
-use crate::{encoding, observe, openapi};
+use crate::{encoding, limits, observe, openapi};
 
 /// The routes of the API, described by themselves.
 pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
@@ -23,6 +23,9 @@ pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(emails::get))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::delete))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::get, api_keys::revoke))
+        .routes(routes!(api_keys::rotate))
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));
@@ -62,6 +65,7 @@ pub(crate) fn layered(router: Router, state: &AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), encoding::check))
         .layer(from_fn_with_state(state.clone(), observe::limit_time))
         .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn(limits::show_standing))
         .layer(from_fn_with_state(state.clone(), observe::observe))
 }
 

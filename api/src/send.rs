@@ -125,6 +125,7 @@ async fn authorise_sender(
     message: &Message,
 ) -> Result<SenderDomain, Problem> {
     let name = message.from().address().domain();
+    principal.may_send_from(name)?;
     let refuse = |detail| Err(Problem::new(Code::SenderNotVerified, detail));
     match state.store.sender_domain(principal.account, name).await? {
         Some(domain) if domain.verified => Ok(domain),

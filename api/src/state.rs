@@ -6,6 +6,7 @@ use service::clock::Clock;
 use service::metrics::Metrics;
 use store::{Acceptor, Sealer, Store};
 
+use crate::callers::Callers;
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
 
@@ -18,6 +19,8 @@ pub struct AppState {
     pub acceptor: Acceptor,
     /// Seals secrets before they are stored.
     pub sealer: Arc<Sealer>,
+    /// What is remembered of callers: their limits and last uses.
+    pub callers: Callers,
     /// The only source of domain time.
     pub clock: Clock,
     /// The operator's decisions.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use api::{ApiConfig, ApiMetrics, AppState};
+use api::{ApiConfig, ApiMetrics, AppState, Callers};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
@@ -21,7 +21,7 @@ use tower::ServiceExt;
 const URL_ENV: &str = "POSTRIDER_TEST_DATABASE_URL";
 
 /// Everything a key may do here.
-pub(crate) const ALL_SCOPES: &[&str] = &["emails:send", "emails:read", "webhooks:*"];
+pub(crate) const ALL_SCOPES: &[&str] = &["emails:send", "emails:read", "webhooks:*", "keys:*"];
 
 /// A running interface with one account, `acme.test` verified and `pending.test` not.
 pub(crate) struct Platform {
@@ -94,6 +94,7 @@ impl Platform {
             store: store.clone(),
             acceptor,
             sealer: Arc::new(Sealer::new(SealKey::new(1, [9; 32]), Vec::new())),
+            callers: Callers::new(&config.rate_limits, None),
             clock,
             config: Arc::new(config),
             metrics: ApiMetrics::register(&registry).unwrap(),
