@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api_keys;
 mod bodies;
 mod document;
 mod keys;
 mod platform;
+mod rate_limits;
 mod reading;
 mod sandbox;
 mod sending;

@@ -205,7 +205,7 @@ impl RateLimitsConfig {
         .filter(|(_, rate)| *rate > PER_SECOND_MAX)
         .map(|(key, _)| {
             let wrong = format!("is too high: write at most {PER_SECOND_MAX}, or 0 for no limit");
-            Problem::new(format!("api.rate_limits.{key}"), wrong)
+            Problem::new(&format!("api.rate_limits.{key}"), wrong)
         })
         .collect()
     }
