@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::str::FromStr;
 
-use axum::body::HttpBody;
+use axum::body::to_bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
 use axum::http::request::Parts;
@@ -52,8 +52,13 @@ impl<T: DeserializeOwned + Send + 'static> OptionalFromRequest<AppState> for Jso
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, Problem> {
-        if request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_TYPE) {
-            return Ok(None);
+        if !request.headers().contains_key(header::CONTENT_TYPE) {
+            // Nothing at all is read of a body that should not be there.
+            let nothing = to_bytes(request.into_body(), 0);
+            return match tokio::time::timeout(state.config.body_timeout, nothing).await {
+                Ok(Ok(_)) => Ok(None),
+                Ok(Err(_)) | Err(_) => Err(not_json()),
+            };
         }
         <Self as FromRequest<AppState>>::from_request(request, state)
             .await
@@ -87,8 +92,12 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     if is_json {
         return Ok(());
     }
+    Err(not_json())
+}
+
+fn not_json() -> Problem {
     let detail = "send JSON and the header `Content-Type: application/json`";
-    Err(Problem::new(Code::UnsupportedMediaType, detail))
+    Problem::new(Code::UnsupportedMediaType, detail)
 }
 
 /// Reads the body; the router's limit counts what comes out of decompression.

@@ -5,6 +5,7 @@
 mod api_keys;
 mod bodies;
 mod document;
+mod key_restrictions;
 mod keys;
 mod platform;
 mod rate_limits;
