@@ -2,6 +2,8 @@
 //! The same message, id and date always give the same octets. Adds nothing that belongs to a
 //! single delivery (return path, signature, unsubscribe link), and never a Bcc.
 
+mod parts;
+
 use lettre::message::header::{ContentTransferEncoding, ContentType};
 use lettre::message::{MultiPart, MultiPartKind, SinglePart};
 use thiserror::Error;
@@ -13,6 +15,7 @@ use crate::header::WORD_MAX;
 use crate::header_wire::{write_mailboxes, write_plain, write_unstructured};
 use crate::ids::MessageId;
 use crate::message::{Body, Message};
+pub use parts::{ComposedHeader, Entity, compose_entity, compose_header};
 
 /// Longest word of a Subject that goes unencoded, in octets.
 const SUBJECT_WORD_MAX: usize = 60;
@@ -67,26 +70,8 @@ impl Composed {
 /// # Errors
 /// `Date` when RFC 5322 cannot write the date of the context.
 pub fn compose(message: &Message, context: &ComposeContext<'_>) -> Result<Composed, ComposeError> {
-    let digits = context.message_id.digits();
-    let rfc_message_id = format!("<{digits}@{}>", context.message_id_domain);
-    let fields = header_fields(message, context, &rfc_message_id)?;
-    let needs_smtputf8 = !fields.is_ascii();
-
-    let entity = mime_entity(message.body(), &digits);
-    let mut bytes = fields.into_bytes();
-    // The entity begins with its own fields; no field contains an empty line.
-    let entity_fields_len = entity
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .map_or(0, |at| at + 4);
-    let header_len = bytes.len() + entity_fields_len;
-    bytes.extend_from_slice(&entity);
-    Ok(Composed {
-        bytes,
-        header_len,
-        rfc_message_id,
-        needs_smtputf8,
-    })
+    let header = compose_header(message, context)?;
+    Ok(compose_entity(message, context.message_id).with_header(header))
 }
 
 /// All fields but those that describe the body. Written by us and not by the MIME builder, which

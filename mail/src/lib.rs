@@ -7,8 +7,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod address;
+pub mod batch;
 pub mod bounce_class;
 pub mod compose;
+pub mod content_source;
 pub mod dkim;
 pub mod dkim_canon;
 pub mod dkim_key;
@@ -25,5 +27,7 @@ pub mod message_fields;
 mod message_limits;
 pub mod reply;
 pub mod retry;
+pub mod template;
 pub mod text;
+pub mod variables;
 pub mod verp;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::header::HeaderError;
 use crate::mailbox::{Mailbox, MailboxError};
@@ -56,6 +57,9 @@ pub struct SendRequest {
     pub expires_in: Option<String>,
     /// Deliver over authenticated TLS or not at all.
     pub require_tls: Option<bool>,
+    /// Values for the template that subject, html, text and headers are when this is given: an
+    /// object, read by [`variables`](crate::variables).
+    pub variables: Option<Box<RawValue>>,
 }
 
 /// A list that may also be written as its single member.

@@ -42,8 +42,8 @@ pub mod webhook_log;
 pub mod webhook_pending;
 
 pub use accept::{
-    AcceptObserver, AcceptRequest, Accepted, Acceptor, IdempotencyKey, NewContent, NewMessage,
-    NewRecipient, NoObserver, RetentionClass,
+    AcceptObserver, AcceptRequest, Accepted, Acceptor, ContentKind, IdempotencyKey, NewContent,
+    NewMessage, NewRecipient, NoObserver, RetentionClass,
 };
 pub use account::Account;
 pub use content::StoredMessage;
