@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
-use crate::endpoints::{emails, sandbox, webhooks};
+use crate::endpoints::{batches, emails, sandbox, webhooks};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
@@ -20,6 +20,7 @@ use crate::{encoding, observe, openapi};
 pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
     let api = OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(emails::send))
+        .routes(routes!(batches::send))
         .routes(routes!(emails::get))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::delete))

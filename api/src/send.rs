@@ -6,12 +6,14 @@ use std::sync::Arc;
 use mail::address::EmailAddress;
 use mail::compose::{ComposeContext, ComposeError, Composed, compose};
 use mail::dkim::body_hash;
+use mail::domain_name::DomainName;
 use mail::ids::{DeliveryId, MessageId};
 use mail::message::Message;
+use mail::message_fields::StreamName;
 use serde::Serialize;
 use store::{
-    AcceptRequest, Accepted, IdempotencyKey, MessageFlags, NewContent, NewMessage, NewRecipient,
-    PoolNo, SenderDomain, Stream,
+    AcceptRequest, Accepted, ContentKind, IdempotencyKey, MessageFlags, NewContent, NewMessage,
+    NewRecipient, PoolNo, RetentionClass, SenderDomain, Stream,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -62,17 +64,48 @@ pub(crate) struct Sameness {
 }
 
 /// Which way the message goes.
-struct Way {
-    stream: Stream,
-    pool: Option<PoolNo>,
+pub(crate) struct Way {
+    pub(crate) stream: Stream,
+    pub(crate) pool: Option<PoolNo>,
 }
 
 /// A message ready to be stored.
-struct Prepared {
-    id: MessageId,
-    composed: Composed,
-    body_hash: [u8; 32],
-    message: Message,
+pub(crate) struct Prepared {
+    pub(crate) id: MessageId,
+    pub(crate) message: Message,
+    pub(crate) rfc_message_id: String,
+    pub(crate) needs_smtputf8: bool,
+    /// The fields that are its own, where its content is shared.
+    pub(crate) header: Option<String>,
+    /// JSON of its variables, where its content is a template.
+    pub(crate) variables: Option<String>,
+    pub(crate) content: Arc<NewContent>,
+}
+
+impl Prepared {
+    /// One that shares nothing.
+    pub(crate) fn whole(
+        id: MessageId,
+        message: Message,
+        composed: Composed,
+        class: RetentionClass,
+    ) -> Self {
+        Self {
+            id,
+            message,
+            header: None,
+            variables: None,
+            content: Arc::new(NewContent {
+                kind: ContentKind::Message,
+                class,
+                body_hash: body_hash(composed.body()),
+                header_len: composed.header_len,
+                bytes: composed.bytes,
+            }),
+            rfc_message_id: composed.rfc_message_id,
+            needs_smtputf8: composed.needs_smtputf8,
+        }
+    }
 }
 
 /// Accepts a message for delivery: returns after the commit, or with nothing kept.
@@ -87,11 +120,15 @@ pub(crate) async fn send(
     sameness: Option<Sameness>,
 ) -> Result<Outcome, Problem> {
     let now = state.clock.now();
-    let domain = authorise_sender(state, principal, &message).await?;
-    let way = choose_way(state, principal, &message).await?;
+    let domain = authorise_sender(state, principal, message.from().address().domain()).await?;
+    let way = Way {
+        stream: find_stream(state, principal, message.stream()).await?,
+        pool: choose_pool(state, principal).await?,
+    };
     let prepared = prepare(state, message, now).await?;
-    let recipients = intern_recipients(state, &prepared.message).await?;
-    let answer = answer(&prepared)?;
+    let recipients = intern_recipients(state, &[&prepared.message]).await?;
+    let recipients = recipients.into_iter().next().unwrap_or_default();
+    let answer = to_json(&AcceptedEmail::of(&prepared))?;
     let idempotency = sameness.map(|same| IdempotencyKey {
         key_hash: same.key_hash,
         body_hash: same.body_hash,
@@ -105,7 +142,7 @@ pub(crate) async fn send(
         recipients,
         now,
     };
-    let messages = vec![row.fill(state)?];
+    let messages = vec![row.fill()?];
     accept(
         state,
         AcceptRequest {
@@ -119,12 +156,11 @@ pub(crate) async fn send(
 }
 
 /// The sender may use only a domain that its account has proved.
-async fn authorise_sender(
+pub(crate) async fn authorise_sender(
     state: &AppState,
     principal: &Principal,
-    message: &Message,
+    name: &DomainName,
 ) -> Result<SenderDomain, Problem> {
-    let name = message.from().address().domain();
     let refuse = |detail| Err(Problem::new(Code::SenderNotVerified, detail));
     match state.store.sender_domain(principal.account, name).await? {
         Some(domain) if domain.verified => Ok(domain),
@@ -138,29 +174,30 @@ async fn authorise_sender(
     }
 }
 
-/// The stream that was named, and the sandbox for test keys.
-async fn choose_way(
+/// The stream that was named, or the usual one.
+pub(crate) async fn find_stream(
     state: &AppState,
     principal: &Principal,
-    message: &Message,
-) -> Result<Way, Problem> {
-    let name = message
-        .stream()
-        .map_or(STREAM_DEFAULT, |name| name.as_str());
-    let stream = state
-        .store
-        .stream(principal.account, name)
-        .await?
-        .ok_or_else(|| {
-            let detail = format!("the account has no stream named {name}");
-            Problem::fields([FieldProblem::new("/stream", "unknown_stream", detail)])
-        })?;
-    let pool = if principal.test {
-        Some(sandbox_pool(state).await?)
+    name: Option<&StreamName>,
+) -> Result<Stream, Problem> {
+    let name = name.map_or(STREAM_DEFAULT, |name| name.as_str());
+    let stream = state.store.stream(principal.account, name).await?;
+    stream.ok_or_else(|| {
+        let detail = format!("the account has no stream named {name}");
+        Problem::fields([FieldProblem::new("/stream", "unknown_stream", detail)])
+    })
+}
+
+/// The sandbox for test keys, and no pool in particular for others.
+pub(crate) async fn choose_pool(
+    state: &AppState,
+    principal: &Principal,
+) -> Result<Option<PoolNo>, Problem> {
+    if principal.test {
+        Ok(Some(sandbox_pool(state).await?))
     } else {
-        None
-    };
-    Ok(Way { stream, pool })
+        Ok(None)
+    }
 }
 
 async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
@@ -188,6 +225,7 @@ async fn prepare(
         .html()
         .map_or(0, str::len)
         .saturating_add(message.text().map_or(0, str::len));
+    let class = state.config.retention;
     let work = move || -> Result<Prepared, ComposeError> {
         let message_id_domain = message.from().address().domain();
         let context = ComposeContext {
@@ -196,94 +234,86 @@ async fn prepare(
             message_id_domain,
         };
         let composed = compose(&message, &context)?;
-        let body_hash = body_hash(composed.body());
-        Ok(Prepared {
-            id,
-            composed,
-            body_hash,
-            message,
-        })
+        Ok(Prepared::whole(id, message, composed, class))
     };
     let prepared = work_on(octets, work).await?.map_err(|error| {
         tracing::error!(error = chain(&error), "composing failed");
         Problem::new(Code::Internal, "the message could not be composed")
     })?;
     let max = state.config.message_max_octets;
-    if prepared.composed.bytes.len() > max {
+    if prepared.content.bytes.len() > max {
         let detail = format!("a message may have {max} octets after encoding");
         return Err(Problem::new(Code::MessageTooLarge, detail));
     }
     Ok(prepared)
 }
 
-/// Recipients in their order, each with the number of its domain.
-async fn intern_recipients(
+/// The recipients of each message in their order, each with the number of its domain: asked for
+/// once, however many messages there are.
+pub(crate) async fn intern_recipients(
     state: &AppState,
-    message: &Message,
-) -> Result<Vec<NewRecipient>, Problem> {
-    let names: Vec<_> = message
-        .recipients()
-        .map(|address| address.domain())
-        .collect();
+    messages: &[&Message],
+) -> Result<Vec<Vec<NewRecipient>>, Problem> {
+    let addresses = messages.iter().flat_map(|message| message.recipients());
+    let names: Vec<_> = addresses.map(EmailAddress::domain).collect();
     let numbers = state.store.recipient_domain_nos(&names).await?;
-    let recipients = message.recipients().zip(numbers);
-    Ok(recipients
-        .map(|(address, domain)| NewRecipient {
+    let mut numbers = numbers.into_iter();
+    let of_message = |message: &&Message| {
+        let recipients = message.recipients().zip(numbers.by_ref());
+        let recipient = |(address, domain): (&EmailAddress, _)| NewRecipient {
             address: address.clone(),
             domain,
-        })
-        .collect())
+        };
+        recipients.map(recipient).collect()
+    };
+    Ok(messages.iter().map(of_message).collect())
 }
 
-/// The body of the answer, made before the commit because it is stored with it.
-fn answer(prepared: &Prepared) -> Result<String, Problem> {
-    let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
-        id: prepared.id.delivery(number),
-        to: address.to_string(),
-        status: "queued",
-    };
-    let body = AcceptedEmail {
-        id: prepared.id,
-        status: "queued",
-        deliveries: (0u16..)
-            .zip(prepared.message.recipients())
-            .map(delivery)
-            .collect(),
-    };
-    to_json(&body)
+impl AcceptedEmail {
+    /// Made before the commit, because it is stored with it.
+    pub(crate) fn of(prepared: &Prepared) -> Self {
+        let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
+            id: prepared.id.delivery(number),
+            to: address.to_string(),
+            status: "queued",
+        };
+        Self {
+            id: prepared.id,
+            status: "queued",
+            deliveries: (0u16..)
+                .zip(prepared.message.recipients())
+                .map(delivery)
+                .collect(),
+        }
+    }
 }
 
 /// Everything the stored message is made of.
-struct MessageRow<'a> {
-    principal: &'a Principal,
-    domain: &'a SenderDomain,
-    way: Way,
-    prepared: Prepared,
-    recipients: Vec<NewRecipient>,
-    now: OffsetDateTime,
+pub(crate) struct MessageRow<'a> {
+    pub(crate) principal: &'a Principal,
+    pub(crate) domain: &'a SenderDomain,
+    pub(crate) way: Way,
+    pub(crate) prepared: Prepared,
+    pub(crate) recipients: Vec<NewRecipient>,
+    pub(crate) now: OffsetDateTime,
 }
 
 impl MessageRow<'_> {
-    fn fill(self, state: &AppState) -> Result<NewMessage, Problem> {
-        let Prepared {
-            id,
-            composed,
-            body_hash,
-            message,
-        } = self.prepared;
+    pub(crate) fn fill(self) -> Result<NewMessage, Problem> {
+        let prepared = self.prepared;
+        let message = &prepared.message;
         let lives_for = message
             .expires_in()
             .unwrap_or(self.way.stream.expires_after);
         let metadata = message.metadata();
         Ok(NewMessage {
-            id,
+            id: prepared.id,
             account: self.principal.account,
             stream: self.way.stream.no,
             class: self.way.stream.class,
             domain: self.domain.no,
-            flags: flags(self.principal, &message, &composed),
+            flags: flags(self.principal, message, prepared.needs_smtputf8),
             sender: message.from().to_string(),
-            rfc_message_id: composed.rfc_message_id,
             subject: message.subject().to_string(),
             tags: message.tags().iter().map(ToString::to_string).collect(),
             metadata: if metadata.is_empty() {
@@ -295,19 +325,17 @@ impl MessageRow<'_> {
             due_at: self.now,
             expires_at: self.now + lives_for,
             recipients: self.recipients,
-            content: Arc::new(NewContent {
-                class: state.config.retention,
-                header_len: composed.header_len,
-                bytes: composed.bytes,
-                body_hash,
-            }),
+            rfc_message_id: prepared.rfc_message_id,
+            header: prepared.header,
+            variables: prepared.variables,
+            content: prepared.content,
         })
     }
 }
 
-fn flags(principal: &Principal, message: &Message, composed: &Composed) -> MessageFlags {
+fn flags(principal: &Principal, message: &Message, needs_smtputf8: bool) -> MessageFlags {
     let wanted = [
-        (composed.needs_smtputf8, MessageFlags::SMTPUTF8),
+        (needs_smtputf8, MessageFlags::SMTPUTF8),
         (message.require_tls(), MessageFlags::REQUIRE_TLS),
         (principal.test, MessageFlags::TEST),
     ];
@@ -318,7 +346,7 @@ fn flags(principal: &Principal, message: &Message, composed: &Composed) -> Messa
     set.fold(MessageFlags::NONE, MessageFlags::with)
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, Problem> {
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String, Problem> {
     serde_json::to_string(value).map_err(|error| {
         tracing::error!(%error, "could not write JSON");
         Problem::new(
@@ -329,11 +357,12 @@ fn to_json(value: &impl Serialize) -> Result<String, Problem> {
 }
 
 /// The commit, shared with every request that waits at the same moment.
-async fn accept(
+pub(crate) async fn accept(
     state: &AppState,
     request: AcceptRequest,
     answer: String,
 ) -> Result<Outcome, Problem> {
+    let messages = request.messages.len();
     let deliveries: usize = request
         .messages
         .iter()
@@ -344,7 +373,7 @@ async fn accept(
     timer.observe_duration();
     match accepted? {
         Accepted::Stored => {
-            state.metrics.accepted_messages.inc();
+            state.metrics.accepted_messages.inc_by(messages as u64);
             state.metrics.accepted_deliveries.inc_by(deliveries as u64);
             Ok(Outcome::Accepted(answer))
         }

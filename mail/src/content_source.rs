@@ -40,7 +40,14 @@ impl ContentFields {
         self.html.is_none() && self.text.is_none()
     }
 
-    /// The same, absent fields filled in; with the pointers of those that were.
+    /// Names of the fields that are given.
+    pub fn names(&self) -> Vec<&'static str> {
+        let given = [("html", &self.html), ("text", &self.text)];
+        let names = given.into_iter().filter(|(_, field)| field.is_some());
+        names.map(|(name, _)| name).collect()
+    }
+
+    /// The same, absent fields filled in; with the names of those that were.
     pub fn or(self, defaults: &Self) -> (Self, Vec<&'static str>) {
         let mut filled = Vec::new();
         let mut fill = |name, own: Option<String>, default: &Option<String>| {

@@ -11,4 +11,5 @@ mod dispatching;
 mod ownership;
 mod partitions;
 mod settling;
+mod sharing;
 mod world;
