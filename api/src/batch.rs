@@ -13,6 +13,7 @@ use mail::message_fields::StreamName;
 use serde::Serialize;
 use store::{AcceptRequest, IdempotencyKey, NewMessage, SenderDomain, Stream};
 use time::OffsetDateTime;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use crate::auth::Principal;
@@ -32,6 +33,14 @@ pub(crate) enum Mode {
     Lenient,
     /// Nothing is sent.
     Strict,
+}
+
+/// A batch as it came in.
+pub(crate) struct Batch {
+    pub(crate) body: Bytes,
+    /// Its turn at composing, given back after that.
+    pub(crate) turn: Option<OwnedSemaphorePermit>,
+    pub(crate) mode: Mode,
 }
 
 /// The answer to a batch.
@@ -77,13 +86,13 @@ struct BatchItemError {
 pub(crate) async fn send(
     state: &AppState,
     principal: &Principal,
-    body: Bytes,
-    mode: Mode,
+    batch: Batch,
     sameness: Option<Sameness>,
 ) -> Result<Outcome, Problem> {
     let now = state.clock.now();
+    let mode = batch.mode;
     let pool = choose_pool(state, principal).await?;
-    let mut items = compose(state, body, now).await?;
+    let mut items = compose(state, batch, now).await?;
     let senders = authorise_senders(state, principal, &mut items).await?;
     let streams = find_streams(state, principal, &mut items).await?;
     refuse_if_bad(&items, mode)?;
@@ -130,11 +139,18 @@ pub(crate) async fn send(
 
 /// Reads and composes, in one piece of work away from the reactor: many small messages take as long
 /// as a large one, and templates what they like within their bounds.
-async fn compose(state: &AppState, body: Bytes, now: OffsetDateTime) -> Result<Vec<Item>, Problem> {
+async fn compose(
+    state: &AppState,
+    batch: Batch,
+    now: OffsetDateTime,
+) -> Result<Vec<Item>, Problem> {
     let config = state.config.clone();
     let work = move || {
-        let body = body::read(&body, config.batch_messages_max)?;
-        compose::compose_all(body, &config, now)
+        let body = body::read(&batch.body, config.batch_messages_max)?;
+        let items = compose::compose_all(body, &config, now);
+        // Kept until here even if the client has gone meanwhile.
+        drop(batch.turn);
+        items
     };
     work_on(usize::MAX, work).await?
 }

@@ -8,8 +8,8 @@ use crate::message_fields::FieldError;
 use crate::variables::{POINTER as VARIABLES, Variables};
 
 /// Work that every rendering may do: instructions, and 64 octets made or moved, count one each. It
-/// bounds time (some milliseconds) and memory (3 MB) alike.
-const FUEL_BASE: u64 = 50_000;
+/// bounds time (about a millisecond) and memory (1.3 MB) alike.
+const FUEL_BASE: u64 = 20_000;
 /// Octets of template that earn one more of it, so that long plain text is never out of fuel.
 const OCTETS_A_FUEL: u64 = 8;
 /// How deep a recursive loop may go.

@@ -89,7 +89,7 @@ pub(super) fn compose_all(
 /// What several messages share, made when the first of them comes.
 enum Shared {
     Entity(Arc<NewContent>),
-    Template(ContentTemplate, Option<Arc<NewContent>>),
+    Template(Box<ContentTemplate>, Option<Arc<NewContent>>),
 }
 
 /// What a message says, ready to go behind its header.
@@ -309,7 +309,7 @@ fn make_shared(
         let stored = is_shared.then(|| template.to_stored()).transpose();
         let stored = stored.map_err(|error| vec![FieldError::new("/html", "invalid", error)])?;
         let stored = stored.map(|bytes| of(ContentKind::Template, 0, bytes, [0; 32]));
-        return Ok(Shared::Template(template, stored));
+        return Ok(Shared::Template(Box::new(template), stored));
     }
     let message = content.clone().parse(&config.message_limits)?;
     let entity = compose_entity(&message, id);

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::email_request::EmailRequestSchema;
 use crate::auth::{Allowed, SendEmails};
-use crate::batch::{AcceptedBatch, Mode, send as accept};
+use crate::batch::{AcceptedBatch, Batch, Mode, send as accept};
 use crate::body_budget::work_on;
 use crate::extract::{Parameters, RawJson};
 use crate::idempotency::{IdempotencyHeader, REPLAYED, body_hash, key_hash};
@@ -122,7 +122,13 @@ pub(crate) async fn send(
         }
         None => None,
     };
-    let outcome = accept(&state, &principal, raw, mode, sameness).await?;
+    let turn = room.turn().await;
+    let batch = Batch {
+        body: raw,
+        turn,
+        mode,
+    };
+    let outcome = accept(&state, &principal, batch, sameness).await?;
     drop(room);
     let json = [(
         header::CONTENT_TYPE,
