@@ -1,4 +1,4 @@
--- Messages that share their content (docs/decisions/0005-shared-content.md).
+-- Messages that share their content (docs/decisions/0011-shared-content.md).
 --
 -- header: the fields that are a message's own (From to MIME-Version), where its content does not
 -- begin with them. What a content row holds is told by its codec:

@@ -9,9 +9,11 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use mail::domain_name::DomainName;
+use mail::handling::PoolRef;
+use mail::ids::MessageId;
 use mail::message_fields::StreamName;
 use serde::Serialize;
-use store::{AcceptRequest, IdempotencyKey, NewMessage, SenderDomain, Stream};
+use store::{AcceptRequest, IdempotencyKey, NewMessage, SenderDomain};
 use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
@@ -21,7 +23,7 @@ use crate::body_budget::work_on;
 use crate::problem::{Code, FieldProblem, Problem};
 use crate::send::{
     AcceptedEmail, MessageRow, Outcome, Prepared, Sameness, Way, accept, authorise_sender,
-    choose_pool, find_stream, intern_recipients, to_json,
+    choose_route, intern_recipients, to_json, way,
 };
 use crate::state::AppState;
 use compose::{Item, Place};
@@ -91,12 +93,11 @@ pub(crate) async fn send(
 ) -> Result<Outcome, Problem> {
     let now = state.clock.now();
     let mode = batch.mode;
-    let pool = choose_pool(state, principal).await?;
     let mut items = compose(state, batch, now).await?;
     let senders = authorise_senders(state, principal, &mut items).await?;
-    let streams = find_streams(state, principal, &mut items).await?;
+    let mut ways = choose_ways(state, principal, &mut items, now).await?;
     refuse_if_bad(&items, mode)?;
-    let answer = to_json(&answer(&items))?;
+    let answer = to_json(&answer(&items, &ways, now))?;
     let prepared: Vec<Prepared> = items
         .into_iter()
         .filter_map(|item| item.made.ok())
@@ -105,14 +106,9 @@ pub(crate) async fn send(
     let recipients = intern_recipients(state, &messages).await?;
     let rows = prepared.into_iter().zip(recipients);
     let messages = rows.map(|(prepared, recipients)| {
-        let domain = senders.get(prepared.message.from().address().domain());
-        let stream = streams.get(&prepared.message.stream().cloned());
-        let (Some(domain), Some(stream)) = (domain, stream) else {
+        let domain = senders.get(prepared.message.from.address().domain());
+        let (Some(domain), Some(way)) = (domain, ways.remove(&prepared.id)) else {
             return Err(Problem::new(Code::Internal, "a message was lost sight of"));
-        };
-        let way = Way {
-            stream: stream.clone(),
-            pool,
         };
         MessageRow {
             principal,
@@ -120,7 +116,6 @@ pub(crate) async fn send(
             way,
             prepared,
             recipients,
-            now,
         }
         .fill()
     });
@@ -162,7 +157,7 @@ async fn authorise_senders(
     principal: &Principal,
     items: &mut [Item],
 ) -> Result<HashMap<DomainName, SenderDomain>, Problem> {
-    let domain_of = |prepared: &Prepared| prepared.message.from().address().domain().clone();
+    let domain_of = |prepared: &Prepared| prepared.message.from.address().domain().clone();
     let names: HashSet<DomainName> = made(items).map(domain_of).collect();
     let mut senders = HashMap::new();
     let mut refused = HashMap::new();
@@ -183,48 +178,61 @@ async fn authorise_senders(
     Ok(senders)
 }
 
-/// The streams that were named, each looked up once.
-async fn find_streams(
+/// The ways of the good messages. Streams and pools that were named are looked up once.
+async fn choose_ways(
     state: &AppState,
     principal: &Principal,
     items: &mut [Item],
-) -> Result<HashMap<Option<StreamName>, Stream>, Problem> {
-    let stream_of = |prepared: &Prepared| prepared.message.stream().cloned();
-    let names: HashSet<Option<StreamName>> = made(items).map(stream_of).collect();
-    let mut streams = HashMap::new();
-    let mut refused = HashMap::new();
-    for name in names {
-        match find_stream(state, principal, name.as_ref()).await {
-            Ok(stream) => {
-                streams.insert(name, stream);
-            }
-            Err(problem) if problem.code() == Code::ValidationFailed => {
-                refused.insert(name, problem);
-            }
-            Err(problem) => return Err(problem),
-        }
+    now: OffsetDateTime,
+) -> Result<HashMap<MessageId, Way>, Problem> {
+    type Names = (Option<StreamName>, Option<PoolRef>);
+    let names_of = |prepared: &Prepared| -> Names {
+        let handling = &prepared.message.handling;
+        (handling.stream().cloned(), handling.pool().cloned())
+    };
+    let names: HashSet<Names> = made(items).map(names_of).collect();
+    let mut routes = HashMap::new();
+    for (stream, pool) in names {
+        let route = choose_route(state, principal, stream.as_ref(), pool.as_ref()).await?;
+        routes.insert((stream, pool), route);
     }
-    refuse(items, "/stream", |prepared| {
-        refused.get(&stream_of(prepared)).cloned()
+    let mut ways = HashMap::new();
+    refuse(items, "", |prepared| {
+        let route = routes.get(&names_of(prepared))?;
+        match way(state, &prepared.message.handling, now, route) {
+            Ok(way) => {
+                ways.insert(prepared.id, way);
+                None
+            }
+            Err(wrong) => Some(Problem::fields(wrong)),
+        }
     });
-    Ok(streams)
+    Ok(ways)
 }
 
 fn made(items: &[Item]) -> impl Iterator<Item = &Prepared> {
     items.iter().filter_map(|item| item.made.as_ref().ok())
 }
 
-/// Refuses the good messages that have a problem with a field.
-fn refuse(items: &mut [Item], pointer: &str, problem: impl Fn(&Prepared) -> Option<Problem>) {
+/// Refuses the good messages that have a problem; one that names no field is with the pointer's.
+fn refuse(
+    items: &mut [Item],
+    pointer: &str,
+    mut problem: impl FnMut(&Prepared) -> Option<Problem>,
+) {
     for item in items {
         if let Ok(prepared) = &item.made
             && let Some(problem) = problem(prepared)
         {
-            let (code, detail, errors) = problem.into_parts();
-            let error = errors.into_iter().next();
-            let error = error.unwrap_or_else(|| FieldProblem::new("", code.word(), detail));
-            let error = error.at(item.place.locate(pointer));
-            item.made = Err(Problem::fields([error]).with_code(code));
+            let (code, detail, mut errors) = problem.into_parts();
+            if errors.is_empty() {
+                errors.push(FieldProblem::new(pointer, code.word(), detail));
+            }
+            let errors = errors.into_iter().map(|error| {
+                let at = item.place.locate(error.pointer());
+                error.at(at)
+            });
+            item.made = Err(Problem::fields(errors).with_code(code));
         }
     }
 }
@@ -270,9 +278,10 @@ fn refused(place: &Place, problem: &Problem) -> BatchItemError {
     }
 }
 
-fn answer(items: &[Item]) -> AcceptedBatch {
+fn answer(items: &[Item], ways: &HashMap<MessageId, Way>, now: OffsetDateTime) -> AcceptedBatch {
+    let send_at = |id| ways.get(id).and_then(|way: &Way| way.later_than(now));
     let answer = |item: &Item| match &item.made {
-        Ok(prepared) => BatchItem::Accepted(AcceptedEmail::of(prepared)),
+        Ok(prepared) => BatchItem::Accepted(AcceptedEmail::of(prepared, send_at(&prepared.id))),
         Err(problem) => BatchItem::Refused(RefusedEmail {
             error: refused(&item.place, problem),
         }),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mail::domain_name::DomainName;
 use mail::message::Limits;
 use service::config::Network;
 use store::RetentionClass;
@@ -47,8 +48,14 @@ pub struct ApiConfig {
     pub allow_insecure_webhooks: bool,
     /// Private networks that HTTPS webhooks may be in.
     pub webhook_allowed_networks: Vec<Network>,
+    /// Ports that webhooks may have on the public Internet.
+    pub webhook_ports: Vec<u16>,
     /// Webhook endpoints that one account may have.
     pub webhook_endpoints_max: usize,
+    /// Sending domains that one account may have.
+    pub domains_max: usize,
+    /// The platform's domain for bounces, which subdomains of sending domains lead to.
+    pub return_path_domain: Option<DomainName>,
     /// Whether `/healthz`, `/readyz` and `/metrics` are answered here too.
     pub operator_routes: bool,
 }
@@ -74,7 +81,10 @@ impl Default for ApiConfig {
             inbox_token: None,
             allow_insecure_webhooks: false,
             webhook_allowed_networks: Vec::new(),
+            webhook_ports: vec![80, 443, 8080, 8443],
             webhook_endpoints_max: 50,
+            domains_max: 100,
+            return_path_domain: None,
             operator_routes: true,
         }
     }

@@ -4,12 +4,13 @@
 use std::error::Error;
 use std::str::FromStr;
 
+use axum::body::Body;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt, LengthLimitError};
 use serde::de::DeserializeOwned;
 
 use crate::body_budget::{BodyBudget, BodyRoom, work_on};
@@ -50,17 +51,76 @@ impl FromRequest<AppState> for RawJson {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         check_media_type(request.headers())?;
-        let budget = request.extensions().get::<BodyBudget>().cloned();
-        let budget = budget.ok_or_else(|| {
-            tracing::error!("the router has no budget for bodies");
-            Problem::new(Code::Internal, "the request cannot be read")
-        })?;
-        let wanted = wanted_room(request.headers(), state);
-        let mut room = budget.room_for(wanted).await?;
-        let raw = read_body(request, state).await?;
-        room.shrink_to(raw.len());
+        let (raw, room) = read_within_budget(request, state).await?;
         Ok(Self { raw, room })
     }
+}
+
+/// For requests whose body may be left out.
+impl<T: DeserializeOwned + Send + 'static> OptionalFromRequest<AppState> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, Problem> {
+        if !request.headers().contains_key(header::CONTENT_TYPE) {
+            let emptiness = is_empty(request.into_body());
+            return match tokio::time::timeout(state.config.body_timeout, emptiness).await {
+                Ok(true) => Ok(None),
+                _ => Err(not_json()),
+            };
+        }
+        <Self as FromRequest<AppState>>::from_request(request, state)
+            .await
+            .map(Some)
+    }
+}
+
+/// Whether a body ends before its first octet; no more of it is read.
+async fn is_empty(mut body: Body) -> bool {
+    while let Some(frame) = body.frame().await {
+        let data = frame.map(|frame| frame.into_data().unwrap_or_default());
+        if !data.is_ok_and(|data| data.is_empty()) {
+            return false;
+        }
+    }
+    true
+}
+
+/// A message as RFC 5322 writes it.
+pub(crate) struct MailBody {
+    /// After decompression.
+    pub(crate) raw: Bytes,
+    /// Kept as long as the body.
+    pub(crate) room: BodyRoom,
+}
+
+impl FromRequest<AppState> for MailBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        if !["message/rfc822", "message/global"].contains(&essence(request.headers()).as_str()) {
+            let detail = "send the message and the header `Content-Type: message/rfc822`";
+            return Err(Problem::new(Code::UnsupportedMediaType, detail));
+        }
+        let (raw, room) = read_within_budget(request, state).await?;
+        Ok(Self { raw, room })
+    }
+}
+
+/// Reads the body once there is room for it.
+async fn read_within_budget(
+    request: Request,
+    state: &AppState,
+) -> Result<(Bytes, BodyRoom), Problem> {
+    let budget = request.extensions().get::<BodyBudget>().cloned();
+    let budget = budget.ok_or_else(|| {
+        tracing::error!("the router has no budget for bodies");
+        Problem::new(Code::Internal, "the request cannot be read")
+    })?;
+    let wanted = wanted_room(request.headers(), state);
+    let mut room = budget.room_for(wanted).await?;
+    let raw = read_body(request, state).await?;
+    room.shrink_to(raw.len());
+    Ok((raw, room))
 }
 
 /// How many octets of room the body needs: what it announces, or as much as the largest.
@@ -74,23 +134,27 @@ fn wanted_room(headers: &HeaderMap, state: &AppState) -> usize {
 
 /// `application/json`, or another type that says it is JSON (RFC 6839 section 3.1).
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let essence = given
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
-    let essence = essence.to_ascii_lowercase();
+    let essence = essence(headers);
     let is_json = essence == "application/json"
         || (essence.starts_with("application/") && essence.ends_with("+json"));
     if is_json {
         return Ok(());
     }
+    Err(not_json())
+}
+
+fn not_json() -> Problem {
     let detail = "send JSON and the header `Content-Type: application/json`";
-    Err(Problem::new(Code::UnsupportedMediaType, detail))
+    Problem::new(Code::UnsupportedMediaType, detail)
+}
+
+/// The media type without its parameters, in lower case; empty when there is none.
+fn essence(headers: &HeaderMap) -> String {
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = given.unwrap_or_default().split(';').next();
+    essence.unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Reads the body; the router's limit counts what comes out of decompression.
@@ -147,6 +211,28 @@ impl<T: FromStr + Send, S: Send + Sync> FromRequestParts<S> for PathId<T> {
             .await
             .map_err(|_| Problem::not_found())?;
         text.parse().map(Self).map_err(|_| Problem::not_found())
+    }
+}
+
+/// Two ids in the path, of a thing and of one that belongs to it.
+pub(crate) struct PathIds<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A, B, S> FromRequestParts<S> for PathIds<A, B>
+where
+    A: FromStr + Send,
+    B: FromStr + Send,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((first, second)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::not_found())?;
+        match (first.parse(), second.parse()) {
+            (Ok(first), Ok(second)) => Ok(Self(first, second)),
+            _ => Err(Problem::not_found()),
+        }
     }
 }
 

@@ -68,6 +68,19 @@ pub(crate) fn body_hash(body: &[u8]) -> [u8; 32] {
     hash(&[body])
 }
 
+/// SHA-256 of everything that makes a request what it is, when that is more than its body. The
+/// length of each part is hashed too: no two lists of parts are alike.
+pub(crate) fn request_hash(parts: &[&[u8]]) -> [u8; 32] {
+    let lengths: Vec<u8> = parts
+        .iter()
+        .flat_map(|part| (part.len() as u64).to_be_bytes())
+        .collect();
+    let all: Vec<&[u8]> = std::iter::once(lengths.as_slice())
+        .chain(parts.iter().copied())
+        .collect();
+    hash(&all)
+}
+
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
@@ -102,6 +115,14 @@ mod tests {
         check(&["clé".as_bytes()], false);
         check(&[&[b'k'; 257]], false);
         check(&[b"a", b"a"], false);
+    }
+
+    #[test]
+    fn no_two_lists_of_parts_are_alike() {
+        let hash = request_hash;
+        assert_eq!(hash(&[b"a", b"bc"]), hash(&[b"a", b"bc"]));
+        assert_ne!(hash(&[b"a", b"bc"]), hash(&[b"ab", b"c"]));
+        assert_ne!(hash(&[b"a", b""]), hash(&[b"", b"a"]));
     }
 
     #[test]

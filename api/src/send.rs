@@ -4,25 +4,30 @@
 use std::sync::Arc;
 
 use mail::address::EmailAddress;
-use mail::compose::{ComposeContext, ComposeError, Composed, compose};
+use mail::compose::{ComposeContext, ComposeError, Composed};
 use mail::dkim::body_hash;
 use mail::domain_name::DomainName;
+use mail::event::DeliveryStatus;
+use mail::handling::{Handling, PoolRef};
 use mail::ids::{DeliveryId, MessageId};
-use mail::message::Message;
+use mail::message::MessageSummary;
 use mail::message_fields::StreamName;
 use serde::Serialize;
 use store::{
     AcceptRequest, Accepted, ContentKind, IdempotencyKey, MessageFlags, NewContent, NewMessage,
-    NewRecipient, PoolNo, RetentionClass, SenderDomain, Stream,
+    NewRecipient, PoolKind, PoolNo, RetentionClass, SenderDomain, Stream,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::auth::Principal;
 use crate::body_budget::work_on;
+use crate::outgoing::Outgoing;
 use crate::problem::{Code, FieldProblem, Problem, chain};
 use crate::random;
+use crate::screened::{replayed, screened};
 use crate::state::AppState;
+use crate::timestamp::Timestamp;
 
 /// The stream of messages that name none.
 const STREAM_DEFAULT: &str = "transactional";
@@ -32,8 +37,13 @@ const STREAM_DEFAULT: &str = "transactional";
 pub(crate) struct AcceptedEmail {
     #[schema(value_type = String, example = "msg_01kasxq2bke9qa1bz2t0zc6800")]
     id: MessageId,
-    #[schema(example = "queued")]
-    status: &'static str,
+    /// queued, or scheduled when it goes later; suppressed when all deliveries are.
+    #[schema(value_type = String, example = "queued")]
+    status: DeliveryStatus,
+    /// When it goes, if that is later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    send_at: Option<Timestamp>,
     /// One for each address in to, cc and bcc.
     deliveries: Vec<AcceptedDelivery>,
 }
@@ -45,8 +55,10 @@ struct AcceptedDelivery {
     id: DeliveryId,
     #[schema(example = "ana@example.com")]
     to: String,
-    #[schema(example = "queued")]
-    status: &'static str,
+    /// queued or scheduled, or suppressed: the recipient is on the suppression list and is sent
+    /// nothing.
+    #[schema(value_type = String, example = "queued")]
+    status: DeliveryStatus,
 }
 
 /// What a send came to.
@@ -63,16 +75,30 @@ pub(crate) struct Sameness {
     pub(crate) body_hash: [u8; 32],
 }
 
-/// Which way the message goes.
-pub(crate) struct Way {
+/// Which way a message goes.
+#[derive(Clone)]
+pub(crate) struct Route {
     pub(crate) stream: Stream,
     pub(crate) pool: Option<PoolNo>,
+}
+
+/// Which way the message goes, and when.
+pub(crate) struct Way {
+    pub(crate) route: Route,
+    pub(crate) due_at: OffsetDateTime,
+}
+
+impl Way {
+    /// When the message goes, if that is later than now.
+    pub(crate) fn later_than(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        (self.due_at > now).then_some(self.due_at)
+    }
 }
 
 /// A message ready to be stored.
 pub(crate) struct Prepared {
     pub(crate) id: MessageId,
-    pub(crate) message: Message,
+    pub(crate) message: MessageSummary,
     pub(crate) rfc_message_id: String,
     pub(crate) needs_smtputf8: bool,
     /// The fields that are its own, where its content is shared.
@@ -86,7 +112,7 @@ impl Prepared {
     /// One that shares nothing.
     pub(crate) fn whole(
         id: MessageId,
-        message: Message,
+        message: MessageSummary,
         composed: Composed,
         class: RetentionClass,
     ) -> Self {
@@ -111,24 +137,21 @@ impl Prepared {
 /// Accepts a message for delivery: returns after the commit, or with nothing kept.
 ///
 /// # Errors
-/// The sender's domain is not verified, the stream is unknown, the message is too large, the key
+/// The sender's domain is not verified, the stream or pool is unknown, the message is too large, the key
 /// was used for something else, or the store does not answer.
 pub(crate) async fn send(
     state: &AppState,
     principal: &Principal,
-    message: Message,
+    message: Outgoing,
     sameness: Option<Sameness>,
 ) -> Result<Outcome, Problem> {
     let now = state.clock.now();
-    let domain = authorise_sender(state, principal, message.from().address().domain()).await?;
-    let way = Way {
-        stream: find_stream(state, principal, message.stream()).await?,
-        pool: choose_pool(state, principal).await?,
-    };
-    let prepared = prepare(state, message, now).await?;
+    let domain = authorise_senders(state, principal, &message).await?;
+    let way = choose_way(state, principal, message.handling(), now).await?;
+    let prepared = prepare(state, &domain.name, message, now).await?;
     let recipients = intern_recipients(state, &[&prepared.message]).await?;
     let recipients = recipients.into_iter().next().unwrap_or_default();
-    let answer = to_json(&AcceptedEmail::of(&prepared))?;
+    let answer = to_json(&AcceptedEmail::of(&prepared, way.later_than(now)))?;
     let idempotency = sameness.map(|same| IdempotencyKey {
         key_hash: same.key_hash,
         body_hash: same.body_hash,
@@ -140,7 +163,6 @@ pub(crate) async fn send(
         way,
         prepared,
         recipients,
-        now,
     };
     let messages = vec![row.fill()?];
     accept(
@@ -155,6 +177,20 @@ pub(crate) async fn send(
     .await
 }
 
+/// The author's domain; an envelope of its own must be from a proved domain too.
+async fn authorise_senders(
+    state: &AppState,
+    principal: &Principal,
+    message: &Outgoing,
+) -> Result<SenderDomain, Problem> {
+    let mut author = None;
+    for name in message.sender_domains() {
+        let domain = authorise_sender(state, principal, name).await?;
+        author.get_or_insert(domain);
+    }
+    author.ok_or_else(|| Problem::new(Code::SenderNotVerified, "the message has no sender"))
+}
+
 /// The sender may use only a domain that its account has proved.
 pub(crate) async fn authorise_sender(
     state: &AppState,
@@ -164,43 +200,95 @@ pub(crate) async fn authorise_sender(
     let refuse = |detail| Err(Problem::new(Code::SenderNotVerified, detail));
     match state.store.sender_domain(principal.account, name).await? {
         Some(domain) if domain.verified => Ok(domain),
-        Some(_) => refuse(format!(
-            "{name} is not verified yet: publish its DNS records and have them checked"
+        Some(domain) => refuse(format!(
+            "{name} is not verified: publish the records that GET /v1/domains/{id} shows, then have \
+             them looked at with POST /v1/domains/{id}/verify",
+            id = domain.id
         )),
         None => refuse(format!(
-            "{name} is not a domain of this account: send from one that is, or have the operator add it \
-             (postrider account --name ... --domain {name})"
+            "{name} is not a domain of this account: add it with POST /v1/domains, or send from one \
+             that is (a verified domain does not speak for its subdomains)"
         )),
     }
 }
 
-/// The stream that was named, or the usual one.
-pub(crate) async fn find_stream(
+/// The stream and pool that were named, and when it goes.
+async fn choose_way(
     state: &AppState,
     principal: &Principal,
-    name: Option<&StreamName>,
-) -> Result<Stream, Problem> {
-    let name = name.map_or(STREAM_DEFAULT, |name| name.as_str());
-    let stream = state.store.stream(principal.account, name).await?;
-    stream.ok_or_else(|| {
-        let detail = format!("the account has no stream named {name}");
-        Problem::fields([FieldProblem::new("/stream", "unknown_stream", detail)])
-    })
+    handling: &Handling,
+    now: OffsetDateTime,
+) -> Result<Way, Problem> {
+    let route = choose_route(state, principal, handling.stream(), handling.pool()).await?;
+    way(state, handling, now, &route).map_err(Problem::fields)
 }
 
-/// The sandbox for test keys, and no pool in particular for others.
-pub(crate) async fn choose_pool(
+/// The way with its time.
+///
+/// # Errors
+/// All that is wrong with stream, pool and time, at once.
+pub(crate) fn way(
     state: &AppState,
-    principal: &Principal,
-) -> Result<Option<PoolNo>, Problem> {
-    if principal.test {
-        Ok(Some(sandbox_pool(state).await?))
-    } else {
-        Ok(None)
+    handling: &Handling,
+    now: OffsetDateTime,
+    route: &Result<Route, Vec<FieldProblem>>,
+) -> Result<Way, Vec<FieldProblem>> {
+    let due_at = handling.due_at(now, &state.config.message_limits);
+    match (route, due_at) {
+        (Ok(route), Ok(due_at)) => Ok(Way {
+            route: route.clone(),
+            due_at,
+        }),
+        (route, due_at) => {
+            let mut wrong = route.as_ref().err().cloned().unwrap_or_default();
+            wrong.extend(due_at.err().map(FieldProblem::from));
+            Err(wrong)
+        }
     }
 }
 
-async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
+/// The stream and pool that were named, or what is wrong with the names. Test keys go to the
+/// sandbox, whatever pool they name.
+///
+/// # Errors
+/// The store does not answer, or there is no sandbox for a test key.
+pub(crate) async fn choose_route(
+    state: &AppState,
+    principal: &Principal,
+    stream: Option<&StreamName>,
+    pool: Option<&PoolRef>,
+) -> Result<Result<Route, Vec<FieldProblem>>, Problem> {
+    let mut wrong: Vec<FieldProblem> = Vec::new();
+    let name = stream.map_or(STREAM_DEFAULT, |name| name.as_str());
+    let stream = state.store.stream(principal.account, name).await?;
+    if stream.is_none() {
+        let detail = format!("the account has no stream named {name}");
+        wrong.push(FieldProblem::new("/stream", "unknown_stream", detail));
+    }
+    let named = match pool {
+        Some(wanted) => {
+            let found = state.store.pool_by_ref(wanted).await?;
+            // The sandbox is for test keys: live mail must not end there by a slip of the pen.
+            let usable = found.filter(|pool| pool.kind == PoolKind::Direct);
+            if usable.is_none() {
+                let detail = "the account has no pool of this name or id";
+                wrong.push(FieldProblem::new("/pool", "unknown_pool", detail));
+            }
+            usable.map(|pool| pool.no)
+        }
+        None => None,
+    };
+    let (Some(stream), true) = (stream, wrong.is_empty()) else {
+        return Ok(Err(wrong));
+    };
+    let pool = match principal.test {
+        true => Some(sandbox_pool(state).await?),
+        false => named,
+    };
+    Ok(Ok(Route { stream, pool }))
+}
+
+pub(crate) async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
     let pool = if state.config.sandbox_available {
         state.store.sandbox_pool().await?
     } else {
@@ -216,24 +304,22 @@ async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
 /// Gives the message its id and composes it, off the reactor when that takes long.
 async fn prepare(
     state: &AppState,
-    message: Message,
+    domain: &DomainName,
+    message: Outgoing,
     now: OffsetDateTime,
 ) -> Result<Prepared, Problem> {
     let unix_ms = u64::try_from(state.clock.unix_ms()).unwrap_or_default();
     let id = MessageId::from_time_and_random(unix_ms, random::octets());
-    let octets = message
-        .html()
-        .map_or(0, str::len)
-        .saturating_add(message.text().map_or(0, str::len));
+    let octets = message.octets();
+    let message_id_domain = domain.clone();
     let class = state.config.retention;
     let work = move || -> Result<Prepared, ComposeError> {
-        let message_id_domain = message.from().address().domain();
         let context = ComposeContext {
             message_id: id,
             date: now,
-            message_id_domain,
+            message_id_domain: &message_id_domain,
         };
-        let composed = compose(&message, &context)?;
+        let (message, composed) = message.compose(&context)?;
         Ok(Prepared::whole(id, message, composed, class))
     };
     let prepared = work_on(octets, work).await?.map_err(|error| {
@@ -252,14 +338,14 @@ async fn prepare(
 /// once, however many messages there are.
 pub(crate) async fn intern_recipients(
     state: &AppState,
-    messages: &[&Message],
+    messages: &[&MessageSummary],
 ) -> Result<Vec<Vec<NewRecipient>>, Problem> {
-    let addresses = messages.iter().flat_map(|message| message.recipients());
+    let addresses = messages.iter().flat_map(|message| &message.recipients);
     let names: Vec<_> = addresses.map(EmailAddress::domain).collect();
     let numbers = state.store.recipient_domain_nos(&names).await?;
     let mut numbers = numbers.into_iter();
-    let of_message = |message: &&Message| {
-        let recipients = message.recipients().zip(numbers.by_ref());
+    let of_message = |message: &&MessageSummary| {
+        let recipients = message.recipients.iter().zip(numbers.by_ref());
         let recipient = |(address, domain): (&EmailAddress, _)| NewRecipient {
             address: address.clone(),
             domain,
@@ -270,18 +356,24 @@ pub(crate) async fn intern_recipients(
 }
 
 impl AcceptedEmail {
-    /// Made before the commit, because it is stored with it.
-    pub(crate) fn of(prepared: &Prepared) -> Self {
+    /// Made before the commit because it is stored with it. Who turns out to be suppressed is put
+    /// in afterwards. `send_at` is when it goes, if that is later.
+    pub(crate) fn of(prepared: &Prepared, send_at: Option<OffsetDateTime>) -> Self {
+        let status = match send_at {
+            Some(_) => DeliveryStatus::Scheduled,
+            None => DeliveryStatus::Queued,
+        };
         let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
             id: prepared.id.delivery(number),
             to: address.to_string(),
-            status: "queued",
+            status,
         };
         Self {
             id: prepared.id,
-            status: "queued",
+            status,
+            send_at: send_at.map(Timestamp::from),
             deliveries: (0u16..)
-                .zip(prepared.message.recipients())
+                .zip(&prepared.message.recipients)
                 .map(delivery)
                 .collect(),
         }
@@ -295,35 +387,38 @@ pub(crate) struct MessageRow<'a> {
     pub(crate) way: Way,
     pub(crate) prepared: Prepared,
     pub(crate) recipients: Vec<NewRecipient>,
-    pub(crate) now: OffsetDateTime,
 }
 
 impl MessageRow<'_> {
     pub(crate) fn fill(self) -> Result<NewMessage, Problem> {
+        let Way {
+            route: Route { stream, pool },
+            due_at,
+        } = self.way;
         let prepared = self.prepared;
         let message = &prepared.message;
-        let lives_for = message
-            .expires_in()
-            .unwrap_or(self.way.stream.expires_after);
-        let metadata = message.metadata();
+        let handling = &message.handling;
+        let lives_for = handling.expires_in().unwrap_or(stream.expires_after);
+        let metadata = handling.metadata();
         Ok(NewMessage {
             id: prepared.id,
             account: self.principal.account,
-            stream: self.way.stream.no,
-            class: self.way.stream.class,
+            stream: stream.no,
+            class: stream.class,
             domain: self.domain.no,
             flags: flags(self.principal, message, prepared.needs_smtputf8),
-            sender: message.from().to_string(),
-            subject: message.subject().to_string(),
-            tags: message.tags().iter().map(ToString::to_string).collect(),
+            sender: message.from.to_string(),
+            subject: message.subject.to_string(),
+            tags: handling.tags().iter().map(ToString::to_string).collect(),
             metadata: if metadata.is_empty() {
                 None
             } else {
                 Some(to_json(metadata)?)
             },
-            pool: self.way.pool,
-            due_at: self.now,
-            expires_at: self.now + lives_for,
+            pool,
+            due_at,
+            // A message for later lives as long as one sent then.
+            expires_at: due_at + lives_for,
             recipients: self.recipients,
             rfc_message_id: prepared.rfc_message_id,
             header: prepared.header,
@@ -333,10 +428,10 @@ impl MessageRow<'_> {
     }
 }
 
-fn flags(principal: &Principal, message: &Message, needs_smtputf8: bool) -> MessageFlags {
+fn flags(principal: &Principal, message: &MessageSummary, needs_smtputf8: bool) -> MessageFlags {
     let wanted = [
         (needs_smtputf8, MessageFlags::SMTPUTF8),
-        (message.require_tls(), MessageFlags::REQUIRE_TLS),
+        (message.handling.require_tls(), MessageFlags::REQUIRE_TLS),
         (principal.test, MessageFlags::TEST),
     ];
     let set = wanted
@@ -371,13 +466,22 @@ pub(crate) async fn accept(
     let timer = state.metrics.accept_seconds.start_timer();
     let accepted = state.acceptor.accept(request).await;
     timer.observe_duration();
+    let count = || {
+        state.metrics.accepted_messages.inc_by(messages as u64);
+        state.metrics.accepted_deliveries.inc_by(deliveries as u64);
+    };
     match accepted? {
         Accepted::Stored => {
-            state.metrics.accepted_messages.inc_by(messages as u64);
-            state.metrics.accepted_deliveries.inc_by(deliveries as u64);
+            count();
             Ok(Outcome::Accepted(answer))
         }
-        Accepted::Replayed { response } => Ok(Outcome::Replayed(response)),
+        Accepted::Screened { suppressed } => {
+            count();
+            let metric = &state.metrics.suppressed_deliveries;
+            metric.inc_by(suppressed.len() as u64);
+            Ok(Outcome::Accepted(screened(answer, &suppressed)))
+        }
+        Accepted::Replayed { response } => Ok(Outcome::Replayed(replayed(state, response).await?)),
         Accepted::KeyConflict => {
             let detail = "the Idempotency-Key came with another body within the last 24 hours; \
                           use a new key for a new message";

@@ -22,6 +22,7 @@ pub(crate) enum WebhookUrlError {
     Credentials,
     Fragment,
     PrivateHost,
+    Port,
 }
 
 impl WebhookUrlError {
@@ -42,6 +43,10 @@ impl WebhookUrlError {
             Self::PrivateHost => (
                 "private_host",
                 "must not lead to this machine, a private or a reserved network",
+            ),
+            Self::Port => (
+                "port_not_allowed",
+                "has a port that webhooks may not call; leave it out, or use 8443",
             ),
         }
     }
@@ -76,6 +81,9 @@ impl WebhookUrl {
         if !rules.allow(&host) {
             return Err(WebhookUrlError::PrivateHost);
         }
+        if !rules.allow_port(&host, url.port_or_known_default()) {
+            return Err(WebhookUrlError::Port);
+        }
         Ok(Self(url))
     }
 
@@ -86,28 +94,38 @@ impl WebhookUrl {
 }
 
 /// What the operator allows beyond HTTPS to the public Internet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct UrlRules<'a> {
     /// Plain HTTP and private hosts are good too.
     pub(crate) allow_insecure: bool,
     /// Private networks that may be called.
     pub(crate) networks: &'a [Network],
+    /// Ports for hosts outside of them.
+    pub(crate) ports: &'a [u16],
 }
 
 impl UrlRules<'_> {
     fn allow(&self, host: &Host<&str>) -> bool {
+        self.allow_insecure || self.may_be_inside(host) || !is_private_host(host)
+    }
+
+    fn allow_port(&self, host: &Host<&str>, port: Option<u16>) -> bool {
+        let is_known = port.is_some_and(|port| self.ports.contains(&port));
+        self.allow_insecure || self.may_be_inside(host) || is_known
+    }
+
+    fn may_be_inside(&self, host: &Host<&str>) -> bool {
         let is_allowed = |address: IpAddr| {
             self.networks
                 .iter()
                 .any(|network| network.contains(address))
         };
-        let by_network = match host {
+        match host {
             Host::Ipv4(address) => is_allowed(IpAddr::V4(*address)),
             Host::Ipv6(address) => is_allowed(IpAddr::V6(*address)),
             // Only the address behind the name can tell, which the caller looks at.
             Host::Domain(_) => !self.networks.is_empty(),
-        };
-        self.allow_insecure || by_network || !is_private_host(host)
+        }
     }
 }
 
@@ -167,7 +185,9 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 100 && b & 0xc0 == 64)
         || (a == 192 && b == 0 && c == 0)
         || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && b & 0xfe == 18);
+        || (a == 198 && b & 0xfe == 18)
+        // Public by number: where Azure's machines find their metadata.
+        || address.octets() == [168, 63, 129, 16];
     !(special
         || address.is_private()
         || address.is_loopback()
@@ -180,8 +200,14 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 mod tests {
     use super::*;
 
+    const RULES: UrlRules<'static> = UrlRules {
+        allow_insecure: false,
+        networks: &[],
+        ports: &[80, 443, 8080, 8443],
+    };
+
     fn check(text: &str, expected: Result<&str, WebhookUrlError>) {
-        let found = WebhookUrl::parse(text, &UrlRules::default());
+        let found = WebhookUrl::parse(text, &RULES);
         assert_eq!(
             found.as_ref().map(WebhookUrl::as_str).map_err(|e| *e),
             expected,
@@ -235,16 +261,32 @@ mod tests {
     }
 
     #[test]
+    fn few_ports_are_allowed() {
+        for port in [1, 22, 25, 2375, 3306, 5432, 6379, 8000, 9200, 65535] {
+            let url = format!("https://hooks.example.com:{port}/");
+            check(&url, Err(WebhookUrlError::Port));
+        }
+        check("https://hooks.example.com:0/", Err(WebhookUrlError::Port));
+        check(
+            "https://hooks.example.com:65536/",
+            Err(WebhookUrlError::Invalid),
+        );
+    }
+
+    #[test]
     fn an_allowed_network_allows_its_hosts_and_no_plain_http() {
         let networks = ["10.0.0.0/8".parse().unwrap()];
         let rules = UrlRules {
-            allow_insecure: false,
             networks: &networks,
+            ..RULES
         };
         let check = |text: &str, expected: Option<WebhookUrlError>| {
             assert_eq!(WebhookUrl::parse(text, &rules).err(), expected, "{text}");
         };
         check("https://10.1.2.3/", None);
+        check("https://10.1.2.3:9000/", None);
+        check("https://hooks.internal:9000/", None);
+        check("https://8.8.8.8:9000/", Some(WebhookUrlError::Port));
         check("https://hooks.internal/", None);
         check("https://192.168.0.1/", Some(WebhookUrlError::PrivateHost));
         check("https://127.0.0.1/", Some(WebhookUrlError::PrivateHost));
@@ -270,6 +312,17 @@ mod tests {
             "172.31.0.1",
             "192.168.0.1",
             "169.254.169.254",
+            "168.63.129.16",
+            "①②⑦.⓪.⓪.①",
+            "127。0。0。1",
+            "0x7f000001",
+            "017700000001",
+            "127.0.0.1.",
+            "[64:ff9b::a9fe:a9fe]",
+            "[64:ff9b:1::1]",
+            "[2002:a9fe:a9fe::]",
+            "[2001:0:7f00:1::]",
+            "[::7f00:1]",
             "100.64.0.1",
             "0.0.0.0",
             "224.0.0.1",
@@ -290,7 +343,7 @@ mod tests {
         ];
         let insecure = UrlRules {
             allow_insecure: true,
-            networks: &[],
+            ..RULES
         };
         for host in hosts {
             check(
@@ -298,7 +351,7 @@ mod tests {
                 Err(WebhookUrlError::PrivateHost),
             );
             assert!(
-                WebhookUrl::parse(&format!("http://{host}:8080/"), &insecure).is_ok(),
+                WebhookUrl::parse(&format!("http://{host}:9000/"), &insecure).is_ok(),
                 "{host}"
             );
         }

@@ -18,7 +18,7 @@ pub fn fill_in_absent(message: &mut SendRequest, defaults: &SendRequest) -> Vec<
         )+};
     }
     let no_one = |list: &OneOrMany| list.as_slice().is_empty();
-    fill!(from, subject, stream, expires_in where Option::is_none);
+    fill!(from, subject, stream, pool, send_at, expires_in where Option::is_none);
     fill!(require_tls where Option::is_none);
     fill!(to, cc, bcc, reply_to where no_one);
     fill!(headers, metadata where std::collections::BTreeMap::is_empty);
@@ -54,11 +54,11 @@ mod tests {
     fn every_field_of_a_request_is_filled_in_or_left_alone_on_purpose() {
         let full = r#"{"from":"a","to":"a","cc":"a","bcc":"a","reply_to":"a","subject":"a","html":"a",
             "text":"a","headers":{"a":"a"},"tags":["a"],"metadata":{"a":"a"},"stream":"a",
-            "expires_in":"a","require_tls":true,"variables":{}}"#;
+            "expires_in":"a","require_tls":true,"variables":{},"pool":"a","send_at":"a","attachments":[{}]}"#;
         let defaults = request(full);
         let mut message = SendRequest::default();
         let mut known = fill_in_absent(&mut message, &defaults);
-        known.extend(["html", "text", "variables"]);
+        known.extend(["html", "text", "attachments", "variables"]);
         known.sort_unstable();
         let refusal = serde_json::from_str::<SendRequest>(r#"{"?":1}"#).unwrap_err();
         let refusal = refusal.to_string();

@@ -4,8 +4,6 @@
 
 mod parts;
 
-use lettre::message::header::{ContentTransferEncoding, ContentType};
-use lettre::message::{MultiPart, MultiPartKind, SinglePart};
 use thiserror::Error;
 use time::format_description::well_known::Rfc2822;
 use time::{OffsetDateTime, UtcOffset};
@@ -14,7 +12,7 @@ use crate::domain_name::DomainName;
 use crate::header::WORD_MAX;
 use crate::header_wire::{write_mailboxes, write_plain, write_unstructured};
 use crate::ids::MessageId;
-use crate::message::{Body, Message};
+use crate::message::Message;
 pub use parts::{ComposedHeader, Entity, compose_entity, compose_header};
 
 /// Longest word of a Subject that goes unencoded, in octets.
@@ -105,56 +103,6 @@ fn header_fields(
     Ok(out)
 }
 
-fn rfc_date(date: OffsetDateTime) -> Result<String, time::error::Format> {
+pub(crate) fn rfc_date(date: OffsetDateTime) -> Result<String, time::error::Format> {
     date.to_offset(UtcOffset::UTC).format(&Rfc2822)
-}
-
-/// The body with the fields that describe it, ending in CRLF.
-fn mime_entity(body: &Body, digits: &str) -> Vec<u8> {
-    match body {
-        Body::Text(text) => part(ContentType::TEXT_PLAIN, text).formatted(),
-        Body::Html(html) => part(ContentType::TEXT_HTML, html).formatted(),
-        Body::Both { text, html } => MultiPart::builder()
-            .kind(MultiPartKind::Alternative)
-            // No encoded body can contain "=_" (RFC 2045 section 6.7), and whoever writes a plain
-            // one cannot know the id it will get.
-            .boundary(format!("=_{digits}"))
-            .singlepart(part(ContentType::TEXT_PLAIN, text))
-            .singlepart(part(ContentType::TEXT_HTML, html))
-            .formatted(),
-    }
-}
-
-fn part(content_type: ContentType, text: &str) -> SinglePart {
-    let text = canonical_lines(text);
-    let has_controls = text
-        .bytes()
-        .any(|b| b == 0x7f || (b < 0x20 && !b"\t\r\n".contains(&b)));
-    let builder = SinglePart::builder().header(content_type);
-    if has_controls {
-        builder
-            .header(ContentTransferEncoding::QuotedPrintable)
-            .body(text)
-    } else {
-        builder.body(text)
-    }
-}
-
-/// Every line end becomes CRLF, and white space at the very end goes: signers and relays
-/// disagree about trailing blank lines, so none are sent (the builder adds the last CRLF).
-fn canonical_lines(text: &str) -> String {
-    let text = text.trim_end_matches([' ', '\t', '\r', '\n']);
-    let mut out = String::with_capacity(text.len() + text.len() / 32);
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\r' => {
-                characters.next_if_eq(&'\n');
-                out.push_str("\r\n");
-            }
-            '\n' => out.push_str("\r\n"),
-            other => out.push(other),
-        }
-    }
-    out
 }

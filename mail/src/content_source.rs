@@ -7,7 +7,8 @@ use thiserror::Error;
 use crate::compose::{Entity, compose_entity};
 use crate::ids::MessageId;
 use crate::message::{Limits, Message};
-use crate::message_fields::{FieldError, OneOrMany, SendRequest};
+use crate::message_fields::{FieldError, GivenText, OneOrMany, SendRequest};
+use crate::shared_files::SharedFiles;
 use crate::template::{Templates, has_tags};
 use crate::variables::Variables;
 
@@ -22,8 +23,10 @@ const STAND_IN_TEXT: &str = "-";
 pub struct ContentFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     html: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
+    #[serde(default, skip_serializing_if = "GivenText::is_absent")]
+    text: GivenText,
+    #[serde(default, skip_serializing_if = "SharedFiles::is_empty")]
+    attachments: SharedFiles,
 }
 
 impl ContentFields {
@@ -31,42 +34,78 @@ impl ContentFields {
     pub fn take(request: &mut SendRequest) -> Self {
         Self {
             html: request.html.take(),
-            text: request.text.take(),
+            text: std::mem::take(&mut request.text),
+            attachments: SharedFiles::new(std::mem::take(&mut request.attachments)),
         }
     }
 
     /// Whether no field is given at all.
     pub fn is_absent(&self) -> bool {
-        self.html.is_none() && self.text.is_none()
+        self.names().is_empty()
     }
 
     /// Names of the fields that are given.
     pub fn names(&self) -> Vec<&'static str> {
-        let given = [("html", &self.html), ("text", &self.text)];
-        let names = given.into_iter().filter(|(_, field)| field.is_some());
+        let given = [
+            ("html", self.html.is_some()),
+            ("text", !self.text.is_absent()),
+            ("attachments", !self.attachments.is_empty()),
+        ];
+        let names = given.into_iter().filter(|(_, is_given)| *is_given);
         names.map(|(name, _)| name).collect()
     }
 
     /// The same, absent fields filled in; with the names of those that were.
     pub fn or(self, defaults: &Self) -> (Self, Vec<&'static str>) {
-        let mut filled = Vec::new();
-        let mut fill = |name, own: Option<String>, default: &Option<String>| {
-            if own.is_none() && default.is_some() {
-                filled.push(name);
-            }
-            own.or_else(|| default.clone())
+        let own = self.names();
+        let mut filled = defaults.names();
+        filled.retain(|name| !own.contains(name));
+        let whole = Self {
+            html: self.html.or_else(|| defaults.html.clone()),
+            text: match self.text {
+                GivenText::Absent => defaults.text.clone(),
+                given => given,
+            },
+            attachments: match self.attachments.is_empty() {
+                true => defaults.attachments.clone(),
+                false => self.attachments,
+            },
         };
-        let html = fill("html", self.html, &defaults.html);
-        let text = fill("text", self.text, &defaults.text);
-        (Self { html, text }, filled)
+        (whole, filled)
+    }
+
+    /// Octets of what is given, attachments in base64.
+    pub fn octets(&self) -> usize {
+        let texts =
+            self.html.as_ref().map_or(0, String::len) + self.text.as_deref().map_or(0, str::len);
+        texts.saturating_add(self.attachments.octets())
+    }
+
+    /// Octets of the attachments, in base64.
+    pub fn attached_octets(&self) -> usize {
+        self.attachments.octets()
+    }
+
+    /// The same without attachments.
+    pub fn without_attachments(self) -> Self {
+        Self {
+            attachments: SharedFiles::default(),
+            ..self
+        }
+    }
+
+    /// The attachments alone, behind some HTML.
+    pub fn attachments_with_html(&self) -> Self {
+        Self {
+            html: Some(STAND_IN_TEXT.to_owned()),
+            text: GivenText::Refused,
+            attachments: self.attachments.clone(),
+        }
     }
 
     /// Whether variables change anything in it.
     pub fn is_template(&self) -> bool {
-        [&self.html, &self.text]
-            .into_iter()
-            .flatten()
-            .any(|source| has_tags(source))
+        self.sources().any(|(_, source)| has_tags(source))
     }
 
     /// A message that says this, to nobody in particular.
@@ -80,6 +119,7 @@ impl ContentFields {
             subject: Some(STAND_IN_TEXT.to_owned()),
             html: self.html,
             text: self.text,
+            attachments: self.attachments.into_list(),
             ..SendRequest::default()
         };
         Message::parse(request, limits)
@@ -99,7 +139,7 @@ impl ContentFields {
 /// What is wrong with the fields.
 pub fn parse_envelope(request: SendRequest, limits: &Limits) -> Result<Message, Vec<FieldError>> {
     let request = SendRequest {
-        text: Some(STAND_IN_TEXT.to_owned()),
+        text: GivenText::Given(STAND_IN_TEXT.to_owned()),
         ..request
     };
     Message::parse(request, limits)
@@ -147,6 +187,7 @@ pub fn parse_request(
     match variables {
         Ok(variables) => {
             errors.extend(fill_in_envelope(&mut request, &variables));
+            let attachments = std::mem::take(&mut request.attachments);
             match ContentTemplate::new(ContentFields::take(&mut request)) {
                 Ok(template) => match template.fill_in(&variables) {
                     Ok(filled) => (request.html, request.text) = (filled.html, filled.text),
@@ -154,9 +195,10 @@ pub fn parse_request(
                 },
                 Err(wrong) => errors.extend(wrong),
             }
-            if !errors.is_empty() && request.html.is_none() && request.text.is_none() {
+            request.attachments = attachments;
+            if !errors.is_empty() && request.html.is_none() && request.text.as_deref().is_none() {
                 // Told of already; the other fields are still looked at.
-                request.text = Some(STAND_IN_TEXT.to_owned());
+                request.html = Some(STAND_IN_TEXT.to_owned());
             }
         }
         Err(error) => errors.push(error),
@@ -245,7 +287,15 @@ impl ContentTemplate {
         };
         let (html, text) = (fill("/html"), fill("/text"));
         if errors.is_empty() {
-            Ok(ContentFields { html, text })
+            Ok(ContentFields {
+                html,
+                text: match text {
+                    Some(text) => GivenText::Given(text),
+                    // Absent or refused, as it was.
+                    None => self.fields.text.clone(),
+                },
+                attachments: self.fields.attachments.clone(),
+            })
         } else {
             Err(errors)
         }
@@ -259,6 +309,8 @@ impl ContentTemplate {
         // How much a message may hold was decided when it was accepted.
         let limits = Limits {
             content_max_octets: usize::MAX,
+            attachments_max: usize::MAX,
+            attachments_max_octets: usize::MAX,
             ..Limits::default()
         };
         let message = self.fill_in(variables)?.parse(&limits)?;

@@ -10,6 +10,7 @@ use aws_lc_rs::digest;
 pub struct RawField<'a> {
     name: &'a [u8],
     value: &'a [u8],
+    octets: &'a [u8],
 }
 
 impl<'a> RawField<'a> {
@@ -18,7 +19,18 @@ impl<'a> RawField<'a> {
         self.name
     }
 
-    fn is_called(&self, name: &str) -> bool {
+    /// What follows the colon: folds and the last CRLF included.
+    pub fn value(&self) -> &'a [u8] {
+        self.value
+    }
+
+    /// The whole field as written.
+    pub fn octets(&self) -> &'a [u8] {
+        self.octets
+    }
+
+    /// Whether this is its name; names have no case.
+    pub fn is_called(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 
@@ -63,6 +75,7 @@ pub fn parse_fields(block: &[u8]) -> Result<Vec<RawField<'_>>, usize> {
         fields.push(RawField {
             name,
             value: &field[colon + 1..],
+            octets: field,
         });
         start = end;
     }

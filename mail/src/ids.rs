@@ -153,7 +153,9 @@ id_kinds! {
     ApiKeyId => "key", "an API key";
     WebhookEndpointId => "whk", "a webhook endpoint";
     WebhookCallId => "whc", "one webhook call";
+    WebhookReplayId => "whr", "a replay of webhook calls";
     StreamId => "str", "a stream";
+    SuppressionId => "sup", "an entry of a suppression list";
     PoolId => "pool", "a pool of egress sources";
     SourceId => "src", "an egress source";
     AccountId => "acc", "an account";

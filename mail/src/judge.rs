@@ -109,6 +109,9 @@ pub enum Failure {
     TlsNotOffered,
     /// A non-ASCII local part, and the server lacks SMTPUTF8 (RFC 6531 section 3.5; final).
     SmtpUtf8NotOffered,
+    /// Octets over 127 in the body, and the server lacks 8BITMIME (RFC 6152 section 3; final, as
+    /// nobody may change the body of a message that came finished).
+    EightBitMimeNotOffered,
     /// The message is over the SIZE the server announced (RFC 1870 section 6; final).
     TooBigForServer,
 }
@@ -196,6 +199,10 @@ pub fn judge_failure(stage: Stage, failure: Failure) -> Outcome {
         Failure::SmtpUtf8NotOffered => Outcome::Bounced {
             class: BounceClass::RecipientRefused,
             scope: FailureScope::Recipient,
+        },
+        Failure::EightBitMimeNotOffered => Outcome::Bounced {
+            class: BounceClass::ContentRejected,
+            scope: FailureScope::Message,
         },
         Failure::TooBigForServer => bounced(BounceClass::MessageTooBig, stage, ""),
         Failure::DnsTrouble | Failure::ForbiddenAddress => Outcome::Deferred {

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::address::EmailAddress;
+use crate::attachments::{Attachment, parse_attachments};
+use crate::derived_text::text_of_html;
+use crate::handling::{Errors, Handling, HandlingFields};
 use crate::header::{HeaderName, HeaderValue};
 use crate::ids::DELIVERIES_MAX;
 use crate::mailbox::Mailbox;
 use crate::message_fields::{
-    FieldError, OneOrMany, SendRequest, StreamName, header_error, member, parse_duration,
-    parse_line, parse_mailbox, parse_text,
+    FieldError, GivenText, OneOrMany, SendRequest, StreamName, header_error, member, parse_line,
+    parse_mailbox,
 };
 pub use crate::message_limits::Limits;
 use crate::text::DbText;
@@ -43,11 +46,21 @@ pub struct Message {
     subject: DbText,
     body: Body,
     headers: Vec<(HeaderName, HeaderValue)>,
-    tags: Vec<DbText>,
-    metadata: BTreeMap<DbText, DbText>,
-    stream: Option<StreamName>,
-    expires_in: Option<Duration>,
-    require_tls: bool,
+    attachments: Vec<Attachment>,
+    handling: Handling,
+}
+
+/// What is known of a message besides its octets: all that is needed once they are composed.
+#[derive(Debug, Clone)]
+pub struct MessageSummary {
+    /// Who it is from.
+    pub from: Mailbox,
+    /// Every address once; the position is its recipient number.
+    pub recipients: Vec<EmailAddress>,
+    /// Decoded, on one line.
+    pub subject: DbText,
+    /// How it is to be handled.
+    pub handling: Handling,
 }
 
 impl Message {
@@ -69,13 +82,24 @@ impl Message {
         let subject = errors.take(parse_subject(request.subject.as_deref(), limits));
         let body = errors.take(parse_body(request.html, request.text, limits));
         let headers = parse_headers(&request.headers, limits, &mut errors);
-        let tags = parse_tags(&request.tags, limits, &mut errors);
-        let metadata = parse_metadata(&request.metadata, limits, &mut errors);
-        let stream = errors.take(parse_stream(request.stream.as_deref()));
-        let expires_in = errors.take(parse_expires_in(request.expires_in.as_deref(), limits));
+        let attachments = errors.take_all(parse_attachments(
+            request.attachments,
+            body.as_ref(),
+            limits,
+        ));
+        let handling = HandlingFields {
+            tags: &request.tags,
+            metadata: &request.metadata,
+            stream: request.stream.as_deref(),
+            pool: request.pool.as_deref(),
+            send_at: request.send_at.as_deref(),
+            expires_in: request.expires_in.as_deref(),
+            require_tls: request.require_tls.unwrap_or(false),
+        };
+        let handling = errors.take_all(Handling::parse(handling, limits));
 
-        match (from, subject, body, stream, expires_in) {
-            (Some(from), Some(subject), Some(body), Some(stream), Some(expires_in))
+        match (from, subject, body, attachments, handling) {
+            (Some(from), Some(subject), Some(body), Some(attachments), Some(handling))
                 if errors.0.is_empty() =>
             {
                 Ok(Self {
@@ -88,11 +112,8 @@ impl Message {
                     subject,
                     body,
                     headers,
-                    tags,
-                    metadata,
-                    stream,
-                    expires_in,
-                    require_tls: request.require_tls.unwrap_or(false),
+                    attachments,
+                    handling,
                 })
             }
             _ => Err(errors.0),
@@ -161,43 +182,56 @@ impl Message {
         &self.headers
     }
 
+    /// What is attached, in the order given.
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// How it is to be handled.
+    pub fn handling(&self) -> &Handling {
+        &self.handling
+    }
+
     /// Tags, as given.
     pub fn tags(&self) -> &[DbText] {
-        &self.tags
+        self.handling.tags()
     }
 
     /// Metadata; never copied into a header.
     pub fn metadata(&self) -> &BTreeMap<DbText, DbText> {
-        &self.metadata
+        self.handling.metadata()
     }
 
     /// The stream, if one was named.
     pub fn stream(&self) -> Option<&StreamName> {
-        self.stream.as_ref()
+        self.handling.stream()
     }
 
     /// How long to try, if the sender said.
     pub fn expires_in(&self) -> Option<Duration> {
-        self.expires_in
+        self.handling.expires_in()
     }
 
     /// Whether clear text and unauthenticated TLS are ruled out.
     pub fn require_tls(&self) -> bool {
-        self.require_tls
-    }
-}
-
-/// Collects errors so that parsing can go on after the first.
-#[derive(Default)]
-struct Errors(Vec<FieldError>);
-
-impl Errors {
-    fn push(&mut self, error: FieldError) {
-        self.0.push(error);
+        self.handling.require_tls()
     }
 
-    fn take<T>(&mut self, result: Result<T, FieldError>) -> Option<T> {
-        result.map_err(|error| self.push(error)).ok()
+    /// Octets that go into the body, about: what composing takes is in proportion.
+    pub fn content_octets(&self) -> usize {
+        let attached: usize = self.attachments.iter().map(Attachment::encoded_len).sum();
+        let texts = self.html().map_or(0, str::len) + self.text().map_or(0, str::len);
+        attached.saturating_add(texts)
+    }
+
+    /// What is left to know once the message is composed.
+    pub fn into_summary(self) -> MessageSummary {
+        MessageSummary {
+            from: self.from,
+            recipients: self.recipients,
+            subject: self.subject,
+            handling: self.handling,
+        }
     }
 }
 
@@ -251,11 +285,9 @@ fn parse_subject(text: Option<&str>, limits: &Limits) -> Result<DbText, FieldErr
     parse_line("/subject", text, limits.subject_max_octets)
 }
 
-fn parse_body(
-    html: Option<String>,
-    text: Option<String>,
-    limits: &Limits,
-) -> Result<Body, FieldError> {
+fn parse_body(html: Option<String>, text: GivenText, limits: &Limits) -> Result<Body, FieldError> {
+    let derives = matches!(text, GivenText::Absent);
+    let text = text.into_option();
     let octets = |part: &Option<String>| part.as_ref().map_or(0, String::len);
     for (pointer, part) in [("/html", &html), ("/text", &text)] {
         if part.as_ref().is_some_and(|part| part.contains('\0')) {
@@ -277,7 +309,10 @@ fn parse_body(
     let given = |part: Option<String>| part.filter(|part| !part.is_empty());
     match (given(html), given(text)) {
         (Some(html), Some(text)) => Ok(Body::Both { text, html }),
-        (Some(html), None) => Ok(Body::Html(html)),
+        (Some(html), None) => Ok(match given(derives.then(|| text_of_html(&html))) {
+            Some(text) => Body::Both { text, html },
+            None => Body::Html(html),
+        }),
         (None, Some(text)) => Ok(Body::Text(text)),
         (None, None) => Err(FieldError::new(
             "/html",
@@ -314,84 +349,4 @@ fn parse_headers(
         headers.push((name, value));
     }
     headers
-}
-
-fn parse_tags(given: &[String], limits: &Limits, errors: &mut Errors) -> Vec<DbText> {
-    if given.len() > limits.tags_max {
-        errors.push(FieldError::too_many("/tags", limits.tags_max));
-        return Vec::new();
-    }
-    let parse = |(index, tag): (usize, &String)| {
-        let pointer = format!("/tags/{index}");
-        if tag.is_empty() {
-            errors.push(FieldError::new(
-                pointer,
-                "empty",
-                "a tag has at least one character",
-            ));
-            return None;
-        }
-        errors.take(parse_line(&pointer, tag, limits.tag_max_octets))
-    };
-    given.iter().enumerate().filter_map(parse).collect()
-}
-
-fn parse_metadata(
-    given: &BTreeMap<String, String>,
-    limits: &Limits,
-    errors: &mut Errors,
-) -> BTreeMap<DbText, DbText> {
-    if given.len() > limits.metadata_max {
-        errors.push(FieldError::too_many("/metadata", limits.metadata_max));
-        return BTreeMap::new();
-    }
-    let mut metadata = BTreeMap::new();
-    for (key, value) in given {
-        let pointer = member("/metadata", key);
-        if key.is_empty() {
-            errors.push(FieldError::new(
-                &pointer,
-                "empty",
-                "a key has at least one character",
-            ));
-        }
-        let key = errors.take(parse_line(&pointer, key, limits.metadata_key_max_octets));
-        let value = errors.take(parse_text(
-            &pointer,
-            value,
-            limits.metadata_value_max_octets,
-        ));
-        if let (Some(key), Some(value)) = (key, value) {
-            metadata.insert(key, value);
-        }
-    }
-    metadata
-}
-
-fn parse_stream(text: Option<&str>) -> Result<Option<StreamName>, FieldError> {
-    let parse = |text| {
-        let detail = "must be 1 to 64 characters of a-z, 0-9, _ and -";
-        StreamName::parse(text).ok_or_else(|| FieldError::new("/stream", "invalid_name", detail))
-    };
-    text.map(parse).transpose()
-}
-
-fn parse_expires_in(text: Option<&str>, limits: &Limits) -> Result<Option<Duration>, FieldError> {
-    let parse = |text| {
-        let duration = parse_duration(text).ok_or_else(|| {
-            let detail = "must be a whole number and one of s, m, h, d, such as 4h";
-            FieldError::new("/expires_in", "invalid_duration", detail)
-        })?;
-        if !limits.expires_in.contains(&duration) {
-            let (min, max) = (limits.expires_in.start(), limits.expires_in.end());
-            let detail = format!(
-                "must be from {} to {} seconds",
-                min.as_secs(),
-                max.as_secs()
-            );
-            return Err(FieldError::new("/expires_in", "out_of_range", detail));
-        }
-        Ok(duration)
-    };
-    text.map(parse).transpose()
 }

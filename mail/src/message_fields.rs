@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::header::HeaderError;
@@ -41,10 +41,14 @@ pub struct SendRequest {
     /// HTML body.
     pub html: Option<String>,
     /// Plain text body.
-    pub text: Option<String>,
+    #[serde(default)]
+    pub text: GivenText,
     /// Further header fields.
     #[serde(default, deserialize_with = "bounded::map::<_, 500>")]
     pub headers: BTreeMap<String, String>,
+    /// Files that go with it.
+    #[serde(default, deserialize_with = "bounded::items::<_, _, 200>")]
+    pub attachments: Vec<AttachmentRequest>,
     /// Words to find and count the message by.
     #[serde(default, deserialize_with = "bounded::list::<_, 100>")]
     pub tags: Vec<String>,
@@ -53,6 +57,10 @@ pub struct SendRequest {
     pub metadata: BTreeMap<String, String>,
     /// Name of the stream.
     pub stream: Option<String>,
+    /// Name or id of the pool.
+    pub pool: Option<String>,
+    /// When to send, as RFC 3339 writes it.
+    pub send_at: Option<String>,
     /// How long to try, such as `4h`.
     pub expires_in: Option<String>,
     /// Deliver over authenticated TLS or not at all.
@@ -60,6 +68,72 @@ pub struct SendRequest {
     /// Values for the template that subject, html, text and headers are when this is given: an
     /// object, read by [`variables`](crate::variables).
     pub variables: Option<Box<RawValue>>,
+}
+
+/// One file to attach, before any rule was looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachmentRequest {
+    /// What readers may save it as.
+    pub filename: Option<String>,
+    /// The octets, in base64.
+    pub content: Option<String>,
+    /// Media type; derived from the name when absent.
+    pub content_type: Option<String>,
+    /// What HTML refers to it by, as `cid:…`.
+    pub content_id: Option<String>,
+    /// `attachment` or `inline`.
+    pub disposition: Option<String>,
+}
+
+/// A text that may be left out, which is not the same as refusing one with null.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum GivenText {
+    /// Left out: one may be made.
+    #[default]
+    Absent,
+    /// Null: there shall be none.
+    Refused,
+    /// This text.
+    Given(String),
+}
+
+impl GivenText {
+    /// Whether nothing is said of it.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// The text that was given.
+    pub fn as_deref(&self) -> Option<&str> {
+        match self {
+            Self::Given(text) => Some(text),
+            Self::Absent | Self::Refused => None,
+        }
+    }
+
+    /// The text that was given.
+    pub fn into_option(self) -> Option<String> {
+        match self {
+            Self::Given(text) => Some(text),
+            Self::Absent | Self::Refused => None,
+        }
+    }
+}
+
+impl Serialize for GivenText {
+    /// To be left out where it is absent.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.as_deref().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for GivenText {
+    /// Asked only where the field is there.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        Ok(text.map_or(Self::Refused, Self::Given))
+    }
 }
 
 /// A list that may also be written as its single member.

@@ -17,6 +17,10 @@ pub struct Limits {
     pub content_max_octets: usize,
     /// Header fields of the sender's own.
     pub headers_max: usize,
+    /// Attachments.
+    pub attachments_max: usize,
+    /// All attachments together, in base64 as they come.
+    pub attachments_max_octets: usize,
     /// Tags.
     pub tags_max: usize,
     /// One tag.
@@ -29,6 +33,8 @@ pub struct Limits {
     pub metadata_value_max_octets: usize,
     /// The variables of one message, as JSON.
     pub variables_max_octets: usize,
+    /// How far ahead of now `send_at` may be.
+    pub send_ahead_max: Duration,
     /// What `expires_in` may say.
     pub expires_in: RangeInclusive<Duration>,
 }
@@ -41,12 +47,15 @@ impl Default for Limits {
             subject_max_octets: 998,
             content_max_octets: 25 * 1024 * 1024,
             headers_max: 50,
+            attachments_max: 50,
+            attachments_max_octets: 40 * 1024 * 1024,
             tags_max: 10,
             tag_max_octets: 64,
             metadata_max: 20,
             metadata_key_max_octets: 64,
             metadata_value_max_octets: 512,
             variables_max_octets: 64 * 1024,
+            send_ahead_max: Duration::from_secs(30 * 86_400),
             // RFC 5321 section 4.5.4.1: nobody tries longer than five days.
             expires_in: Duration::from_secs(60)..=Duration::from_secs(5 * 86_400),
         }

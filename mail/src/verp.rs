@@ -111,6 +111,17 @@ pub fn decode(local_part: &str, keys: &[VerpKey]) -> Result<DeliveryId, VerpErro
         .ok_or(VerpError::Forged)
 }
 
+/// The delivery that a local part claims to be made for, of whoever holds no key: says nothing
+/// about who made it.
+pub fn claimed(local_part: &str) -> Option<DeliveryId> {
+    if local_part.len() != TOKEN_LEN || !local_part.is_ascii() {
+        return None;
+    }
+    let token = local_part.to_ascii_lowercase();
+    let id = token.strip_prefix(PREFIX)?.get(..ID_LEN)?;
+    format!("dlv_{id}").parse().ok()
+}
+
 /// Base32, five bits a character from the top, the last character filled with zero bits.
 fn push_base32(text: &mut String, octets: &[u8]) {
     let (mut bits, mut held) = (0_u32, 0_u32);

@@ -3,19 +3,26 @@
 #![allow(clippy::unwrap_used)]
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, LazyLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hickory_resolver::TokioResolver;
+use mail::compose::{ComposeContext, Composed};
 use mail::dkim::{DkimError, Signer, SigningKey, body_hash};
 use mail::domain_name::DomainName;
+use mail::handling::HandlingFields;
+use mail::ids::MessageId;
+use mail::message::Limits;
+use mail::raw::{RawFields, RawMessage};
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::common::verify::DomainKey;
 use mail_auth::{
     AuthenticatedMessage, DkimResult, MessageAuthenticator, Parameters, ResolverCache, Txt,
 };
+
+use time::OffsetDateTime;
 
 /// The zone of the test: every TXT record the verifier will ask for.
 struct Zone(HashMap<Box<str>, Txt>);
@@ -117,6 +124,66 @@ fn signed(signer: &Signer, body: &str) -> String {
 fn both_algorithms_verify() {
     assert_eq!(verify(&signed(&RSA, BODY)), [true]);
     assert_eq!(verify(&signed(&ED25519, BODY)), [true]);
+}
+
+/// Finished messages keep their octets, so the signature has to fit whatever they are.
+#[test]
+fn finished_messages_verify_as_they_are() {
+    for body in [
+        "",
+        "x",
+        "x\r\n",
+        ".x \t y\r\n\r\n\r\n",
+        "8 bit: é\r\n",
+        "\r\n\r\n",
+        "a\r\n \r\nb\r\n",
+    ] {
+        let raw = format!(
+            "Bcc: b@c.example\r\nSubject: two\r\n\tlines \r\nFrom: a@acme.example\r\n\r\n{body}"
+        );
+        let composed = finished(&raw);
+        let block = composed.header_block();
+        let signature = RSA.sign(block, &body_hash(composed.body()), now(), None);
+        let mail = [signature.unwrap().as_bytes(), &composed.bytes].concat();
+        assert_eq!(
+            verify(std::str::from_utf8(&mail).unwrap()),
+            [true],
+            "{body:?}"
+        );
+    }
+    // RFC 6376 section 3.4.4: white space lines at the end do not count. mail-auth counts them, so
+    // it cannot be asked.
+    let hash_of = |body: &str| {
+        let composed = finished(&format!(
+            "From: a@acme.example\r\nTo: b@c.example\r\n\r\n{body}"
+        ));
+        assert_eq!(composed.body(), body.as_bytes());
+        body_hash(composed.body())
+    };
+    assert_eq!(hash_of("x\r\n \t\r\n\r\n  "), hash_of("x\r\n"));
+}
+
+fn finished(raw: &str) -> Composed {
+    let fields = RawFields {
+        from: None,
+        to: &["b@c.example".to_owned()],
+        handling: HandlingFields {
+            tags: &[],
+            metadata: &BTreeMap::new(),
+            stream: None,
+            pool: None,
+            send_at: None,
+            expires_in: None,
+            require_tls: false,
+        },
+    };
+    let message = RawMessage::parse(raw.as_bytes(), fields, &Limits::default()).unwrap();
+    let context = ComposeContext {
+        message_id: MessageId::from_time_and_random(1_790_000_000_000, [7; 10]),
+        date: OffsetDateTime::from_unix_timestamp(now()).unwrap(),
+        message_id_domain: RSA.domain(),
+    };
+    message.compose(&context).unwrap().1
 }
 
 #[test]

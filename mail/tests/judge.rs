@@ -162,6 +162,11 @@ fn failures_without_a_reply() {
         );
     };
     check(
+        Stage::Mail,
+        Failure::EightBitMimeNotOffered,
+        "bounced: content_rejected",
+    );
+    check(
         Stage::Resolve,
         Failure::NoSuchDomain,
         "bounced: invalid_domain",

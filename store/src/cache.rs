@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mail::dkim::Signer;
 use mail::domain_name::DomainName;
+use mail::handling::PoolRef;
 use moka::future::Cache;
 
 use crate::error::StoreError;
@@ -40,6 +41,7 @@ pub(crate) struct Caches {
     pub(crate) sender_domains_by_no: Found<DomainNo, SenderDomain>,
     pub(crate) signers: Cache<DomainNo, Arc<Vec<Signer>>>,
     pub(crate) pools: Found<PoolNo, Pool>,
+    pub(crate) pools_by_ref: Found<PoolRef, Pool>,
     pub(crate) sandbox_pool: Found<(), Pool>,
     pub(crate) endpoints: Found<EndpointNo, Endpoint>,
     pub(crate) recipient_domain_nos: moka::sync::Cache<DomainName, RecipientDomainNo>,
@@ -57,6 +59,7 @@ impl Caches {
             sender_domains_by_no: cache(CONFIGURATION_TTL, ROWS_MAX),
             signers: cache(SIGNERS_TTL, ROWS_MAX),
             pools: cache(CONFIGURATION_TTL, ROWS_MAX),
+            pools_by_ref: cache(CONFIGURATION_TTL, ROWS_MAX),
             sandbox_pool: cache(CONFIGURATION_TTL, 1),
             endpoints: cache(ENDPOINT_TTL, ROWS_MAX),
             recipient_domain_nos: moka::sync::Cache::new(NAMES_MAX),

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use mail::ids::MessageId;
 use sqlx::FromRow;
+use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use crate::accept::ContentKind;
 use crate::codec::{kind_of, unpack};
+use crate::connections::Connections;
 use crate::database::Store;
-use crate::decode::sha256;
+use crate::decode::{sha256, unsigned};
 use crate::error::{During, StoreError};
 use crate::numbers::{AccountNo, DomainNo, MessageFlags, StreamNo};
 
@@ -51,6 +53,17 @@ pub struct StoredMessage {
     pub body_hash: [u8; 32],
     /// Header and body, or what is shared of them.
     pub bytes: Bytes,
+    /// Numbers of recipients that are suppressed, and until when if not for good.
+    pub suppressed: Vec<(u16, Option<OffsetDateTime>)>,
+}
+
+impl StoredMessage {
+    /// Whether this recipient must not be sent to at that time.
+    pub fn is_suppressed(&self, rcpt: u16, now: OffsetDateTime) -> bool {
+        self.suppressed
+            .iter()
+            .any(|(number, until)| *number == rcpt && until.is_none_or(|until| until > now))
+    }
 }
 
 #[derive(FromRow)]
@@ -73,6 +86,8 @@ struct Row {
     octets: Option<i32>,
     body_hash: Option<Vec<u8>>,
     bytes: Option<Vec<u8>>,
+    suppressed: Option<Vec<i16>>,
+    suppressed_until: Option<Vec<Option<OffsetDateTime>>>,
 }
 
 struct ContentRow {
@@ -135,8 +150,13 @@ impl Row {
         })
     }
 
-    fn with(self, content: &Content) -> StoredMessage {
-        StoredMessage {
+    fn with(self, content: &Content) -> Result<StoredMessage, StoreError> {
+        let numbers = self.suppressed.unwrap_or_default().into_iter();
+        let suppressed = numbers
+            .zip(self.suppressed_until.unwrap_or_default())
+            .map(|(rcpt, until)| Ok((unsigned("recipient number", rcpt)?, until)))
+            .collect::<Result<_, StoreError>>()?;
+        Ok(StoredMessage {
             id: MessageId::from_uuid(self.id),
             account: AccountNo(self.account),
             stream: StreamNo(self.stream),
@@ -152,20 +172,41 @@ impl Row {
             header_len: content.header_len,
             body_hash: content.body_hash,
             bytes: content.bytes.clone(),
-        }
+            suppressed,
+        })
     }
 }
 
 impl Store {
-    /// Messages and their content, in any order; shared content is fetched and held once. One that is missing or cannot be read is left
-    /// out (and logged): it must not keep the others back.
+    /// Messages and their content, in any order; shared content is fetched and held once. One that
+    /// is missing or cannot be read is left out (and logged): it must not keep the others back.
     ///
     /// # Errors
     /// Of the database.
     pub async fn contents(&self, ids: &[MessageId]) -> Result<Vec<StoredMessage>, StoreError> {
+        self.contents_through(&self.queue, ids).await
+    }
+
+    /// A message and its content for somebody who looks at it: takes no connection from sending.
+    /// None when the content is not kept any more.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn content_to_show(
+        &self,
+        id: MessageId,
+    ) -> Result<Option<StoredMessage>, StoreError> {
+        Ok(self.contents_through(&self.search, &[id]).await?.pop())
+    }
+
+    async fn contents_through(
+        &self,
+        connections: &Connections,
+        ids: &[MessageId],
+    ) -> Result<Vec<StoredMessage>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(include_str!("../queries/contents.sql"))
             .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<Uuid>>())
-            .fetch_all(&self.queue)
+            .fetch_all(connections)
             .await
             .during("read content")?;
         if rows.iter().map(Row::octets).sum::<usize>() <= INLINE_MAX_OCTETS {
@@ -197,7 +238,12 @@ fn unpack_all(mut rows: Vec<Row>) -> Vec<StoredMessage> {
     rows.into_iter()
         .filter_map(|row| {
             let content = contents.get(&row.content_id)?;
-            Some(row.with(content))
+            let id = MessageId::from_uuid(row.id);
+            row.with(content)
+                .inspect_err(
+                    |error| tracing::error!(message = %id, %error, "a message is unreadable"),
+                )
+                .ok()
         })
         .collect()
 }

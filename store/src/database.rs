@@ -1,4 +1,4 @@
-//! The connections: three small pools, so that no kind of work can take another's connections.
+//! The connections: a few small pools, so that no kind of work can take another's connections.
 //! What is done with them stands in the files of the nouns.
 
 use std::str::FromStr;
@@ -14,6 +14,8 @@ use crate::error::{During, StoreError};
 /// poll, park, and two each of fetch, intent and settle.
 const QUEUE_CONNECTIONS: u32 = 8;
 const LEASE_CONNECTIONS: u32 = 2;
+/// Searches wait for each other rather than keep anything else waiting.
+const SEARCH_CONNECTIONS: u32 = 4;
 /// Where the database is and how many connections it may cost.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -47,6 +49,8 @@ pub struct Store {
     pub(crate) queue: Connections,
     /// Renewals wait for nobody.
     pub(crate) lease: Connections,
+    /// People who look for mail.
+    pub(crate) search: Connections,
     pub(crate) cache: Arc<Caches>,
 }
 
@@ -59,11 +63,16 @@ impl Store {
         let session = session(&options)?;
         // The plan of a hot statement must not change with what the planner believes about sizes.
         let hot = session.clone().options([("enable_seqscan", "off")]);
+        // A search ends as soon as it has found enough, which only an index in the right order allows.
+        let ordered = hot
+            .clone()
+            .options([("enable_bitmapscan", "off"), ("enable_sort", "off")]);
         let store = Self {
             general: Connections::new(session, options.max_connections),
             accept: Connections::new(hot.clone(), options.batch_connections),
             queue: Connections::new(hot.clone(), QUEUE_CONNECTIONS),
             lease: Connections::new(hot, LEASE_CONNECTIONS),
+            search: Connections::new(ordered, SEARCH_CONNECTIONS),
             cache: Arc::new(Caches::new()),
         };
         store.ping().await?;
@@ -106,6 +115,7 @@ impl Store {
         self.accept.close().await;
         self.queue.close().await;
         self.lease.close().await;
+        self.search.close().await;
         self.general.close().await;
     }
 }

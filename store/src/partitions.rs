@@ -10,9 +10,19 @@ use crate::database::Store;
 use crate::error::{During, StoreError};
 
 /// Each has a partition a day.
-const PARENTS: [&str; 5] = ["message", "event", "content_1", "content_7", "content_30"];
+const PARENTS: [&str; 8] = [
+    "message",
+    "event",
+    "content_1",
+    "content_7",
+    "content_30",
+    "email_search",
+    "email_tag",
+    "webhook_call",
+];
+const CONTENT_PARENTS: [&str; 3] = ["content_1", "content_7", "content_30"];
 /// Any number: only one process at a time makes a partition.
-const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
+pub(crate) const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
 /// Tries for one partition that something reads for long.
 const TRIES: u32 = 5;
 /// More than `TRIES` waits for the lock of a partition; nobody waits for the result.
@@ -28,10 +38,30 @@ impl Store {
         &self,
         days: impl Iterator<Item = Date>,
     ) -> Result<(), StoreError> {
+        self.make_days(&PARENTS, days).await
+    }
+
+    /// Makes what is missing of the partitions of content that is due on these UTC days: it is
+    /// filed under the day it is due, which may be far ahead.
+    ///
+    /// # Errors
+    /// As [`Store::make_partitions`].
+    pub async fn make_content_partitions(
+        &self,
+        days: impl Iterator<Item = Date>,
+    ) -> Result<(), StoreError> {
+        self.make_days(&CONTENT_PARENTS, days).await
+    }
+
+    async fn make_days(
+        &self,
+        parents: &[&str],
+        days: impl Iterator<Item = Date>,
+    ) -> Result<(), StoreError> {
         let operation = "make partitions";
         let mut result = Ok(());
         for day in days {
-            for parent in PARENTS {
+            for parent in parents {
                 let mut checkout = self.general.checkout().await.during(operation)?;
                 let made =
                     within_limit(PATIENCE, make_patiently(checkout.raw(), parent, day)).await;
@@ -53,7 +83,10 @@ impl Store {
                   + (SELECT count(*) FROM (SELECT FROM event_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM content_1_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM content_7_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)",
+                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM email_search_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM email_tag_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM webhook_call_default LIMIT 1000) t)",
         )
         .fetch_one(&self.general)
         .await

@@ -1,6 +1,8 @@
 //! Pools of egress sources, as far as the database knows them.
 
+use mail::handling::PoolRef;
 use mail::ids::PoolId;
+use mail::text::DbText;
 use uuid::Uuid;
 
 use crate::cache::cached;
@@ -79,6 +81,11 @@ impl Store {
         .unless_taken("create a pool", "pool name")?;
         self.cache.sandbox_pool.invalidate(&()).await;
         self.cache.pools.invalidate(&PoolNo(no)).await;
+        self.cache.pools_by_ref.invalidate(&PoolRef::Id(id)).await;
+        if let Ok(name) = DbText::parse(name, name.len()) {
+            let by_name = PoolRef::Name(name);
+            self.cache.pools_by_ref.invalidate(&by_name).await;
+        }
         Ok(Pool {
             no: PoolNo(no),
             id,
@@ -102,6 +109,29 @@ impl Store {
             row.map(Pool::from_columns).transpose()
         };
         cached(&self.cache.pools, no, load).await
+    }
+
+    /// The pool of that id or name, at most 10 s old.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn pool_by_ref(&self, wanted: &PoolRef) -> Result<Option<Pool>, StoreError> {
+        let (id, name) = match wanted {
+            PoolRef::Id(id) => (Some(id.uuid()), None),
+            PoolRef::Name(name) => (None, Some(name.as_str())),
+        };
+        let load = async {
+            let row: Option<Columns> = sqlx::query_as(
+                "SELECT id, public_id, name, kind FROM pool WHERE public_id = $1 OR name = $2",
+            )
+            .bind(id)
+            .bind(name)
+            .fetch_optional(&self.general)
+            .await
+            .during("find a pool by id or name")?;
+            row.map(Pool::from_columns).transpose()
+        };
+        cached(&self.cache.pools_by_ref, wanted.clone(), load).await
     }
 
     /// The pool whose mail goes to the sandbox: the oldest, if there are several.

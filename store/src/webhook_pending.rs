@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use mail::ids::EventId;
+use mail::ids::{EventId, WebhookReplayId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -27,13 +27,15 @@ pub struct PendingCall {
     pub subject: Uuid,
     /// Calls made.
     pub attempt: u16,
+    /// The replay it belongs to.
+    pub replay: Option<WebhookReplayId>,
 }
 
-type Columns = (i32, OffsetDateTime, Uuid, Uuid, i16);
+pub(crate) type Columns = (i32, OffsetDateTime, Uuid, Uuid, i16, Option<Uuid>);
 
 impl PendingCall {
-    fn from_columns(
-        (endpoint, next_at, event_id, subject, attempt): Columns,
+    pub(crate) fn from_columns(
+        (endpoint, next_at, event_id, subject, attempt, replay): Columns,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             endpoint: EndpointNo(endpoint),
@@ -41,12 +43,13 @@ impl PendingCall {
             event_id: EventId::from_uuid(event_id),
             subject,
             attempt: unsigned("webhook attempt", attempt)?,
+            replay: replay.map(WebhookReplayId::from_uuid),
         })
     }
 }
 
 impl Store {
-    /// Notes calls to be made later. A call that is noted already stays as it is.
+    /// Notes calls to be made later, none of them of a replay. A call that is noted already stays as it is.
     ///
     /// # Errors
     /// Of the database.
@@ -90,7 +93,8 @@ impl Store {
         Ok(())
     }
 
-    /// Calls due by `now`, the oldest of each endpoint first.
+    /// Calls due by `now`, the oldest of each enabled endpoint first; those of replays have a
+    /// statement of their own.
     ///
     /// # Errors
     /// Of the database.
@@ -117,12 +121,13 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<PendingCall>, StoreError> {
         let rows: Vec<Columns> = sqlx::query_as(
-            "SELECT p.endpoint, p.next_at, p.event_id, p.subject, p.attempt
+            "SELECT p.endpoint, p.next_at, p.event_id, p.subject, p.attempt, p.replay
              FROM webhook_endpoint w
              CROSS JOIN LATERAL (
                SELECT * FROM webhook_pending p WHERE p.endpoint = w.id AND p.next_at <= $2
+                 AND p.replay IS NULL
                ORDER BY p.next_at, p.event_id LIMIT $3) p
-             WHERE w.account % 16 = ANY ($1::int2[])
+             WHERE w.account % 16 = ANY ($1::int2[]) AND w.enabled
              ORDER BY p.next_at, p.event_id
              LIMIT $4",
         )
@@ -150,10 +155,10 @@ impl Store {
             "WITH gone AS (
                DELETE FROM webhook_pending
                WHERE endpoint = $1 AND next_at = $2 AND event_id = $3
-               RETURNING endpoint, event_id, subject, attempt),
+               RETURNING endpoint, event_id, subject, attempt, replay),
              later AS (
-               INSERT INTO webhook_pending (endpoint, next_at, event_id, subject, attempt)
-               SELECT endpoint, $4, event_id, subject, attempt + 1 FROM gone
+               INSERT INTO webhook_pending (endpoint, next_at, event_id, subject, attempt, replay)
+               SELECT endpoint, $4, event_id, subject, attempt + 1, replay FROM gone
                WHERE $4::timestamptz IS NOT NULL)
              SELECT endpoint FROM gone",
         )

@@ -2,6 +2,7 @@
 //! Standard Webhooks text: HMAC-SHA256 over `id.timestamp.body`.
 
 use std::future::pending;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use axum::body::Bytes;
@@ -22,6 +23,8 @@ use crate::{PATIENCE, place};
 pub enum Manner {
     /// With this status.
     Status(u16),
+    /// With this status, after so long.
+    Slowly(Duration, u16),
     /// Never.
     Hangs,
 }
@@ -150,7 +153,7 @@ impl Drop for WebhookReceiver {
 async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let manner = *desk.manner.borrow();
     let answered = match manner {
-        Manner::Status(status) => status,
+        Manner::Status(status) | Manner::Slowly(_, status) => status,
         Manner::Hangs => 0,
     };
     desk.calls.send_modify(|calls| {
@@ -162,6 +165,10 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Stat
     });
     match manner {
         Manner::Status(status) => StatusCode::from_u16(status).unwrap(),
+        Manner::Slowly(pause, status) => {
+            tokio::time::sleep(pause).await;
+            StatusCode::from_u16(status).unwrap()
+        }
         Manner::Hangs => pending().await,
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct WebhookMetrics {
     pub(crate) endpoints_pending: IntGauge,
     /// Endpoints whose events are set aside at once.
     pub(crate) endpoints_failing: IntGauge,
+    /// Calls that are missing in the log of calls.
+    pub(crate) unlogged: IntCounter,
 }
 
 impl WebhookMetrics {
@@ -78,6 +80,10 @@ impl WebhookMetrics {
                 "webhook_endpoints_failing",
                 "Endpoints that failed so often in a row that their events are set aside.",
             )?,
+            unlogged: metrics.counter(
+                "webhook_unlogged_total",
+                "Webhook calls missing in the log of calls, which could not keep up.",
+            )?,
         })
     }
 }
@@ -103,6 +109,39 @@ impl UpkeepMetrics {
             oldest_write_seconds: metrics.fraction(
                 "oldest_write_transaction_seconds",
                 "Age of the oldest open write transaction: webhooks wait for it.",
+            )?,
+        })
+    }
+}
+
+/// Numbers of the search index.
+#[derive(Clone, Debug)]
+pub(crate) struct SearchMetrics {
+    /// How far the index is behind, in seconds; 0 when the end of the log was seen, and on workers
+    /// that do not fill it.
+    pub(crate) lag_seconds: Gauge,
+    /// Deliveries written, those written again included.
+    pub(crate) rows: IntCounter,
+    /// 1 on the worker that fills the index.
+    pub(crate) reader: IntGauge,
+}
+
+impl SearchMetrics {
+    /// # Errors
+    /// They were registered before: one worker a registry.
+    pub(crate) fn register(metrics: &Metrics) -> Result<Self, MetricsError> {
+        Ok(Self {
+            lag_seconds: metrics.fraction(
+                "search_lag_seconds",
+                "How far the search index is behind the event log.",
+            )?,
+            rows: metrics.counter(
+                "search_rows_total",
+                "Deliveries written to the search index.",
+            )?,
+            reader: metrics.gauge(
+                "search_reader",
+                "1 on the worker that fills the search index.",
             )?,
         })
     }

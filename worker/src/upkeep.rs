@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use mail::ids::EventId;
 use service::background::{Loop, Round};
 use service::clock::Clock;
 use service::shutdown::Shutdown;
@@ -12,16 +13,31 @@ use time::Date;
 use tokio::sync::Notify;
 
 use crate::metrics::UpkeepMetrics;
+use crate::webhooks::lowest_id;
 
 /// Yesterday's partitions too: what was accepted before midnight may be written after it.
 const PARTITION_DAYS_BACK: i64 = 1;
 /// Far enough that a worker may be missed for a week.
 const PARTITION_DAYS_AHEAD: i64 = 7;
+/// Content is filed under the day it is due: as far ahead as anything may be scheduled, and the
+/// same week on top.
+const CONTENT_DAYS_AHEAD: i64 = 30 + PARTITION_DAYS_AHEAD + 1;
 /// How long a repeated request finds its first answer.
 const IDEMPOTENCY_KEPT: time::Duration = time::Duration::hours(24);
+/// How long the answer to a command can be asked for; whoever waits for one gives up in seconds.
+const COMMANDS_KEPT: time::Duration = time::Duration::hours(1);
+/// How long calls are shown to their accounts.
+const CALLS_KEPT: time::Duration = time::Duration::days(7);
+/// How long a replay is shown after its end.
+const REPLAYS_KEPT: time::Duration = time::Duration::days(30);
+/// How long calls wait for a disabled webhook to be enabled; as long as calls are repeated.
+const DISABLED_CALLS_KEPT: time::Duration = time::Duration::days(3);
+/// Calls of disabled webhooks that one statement forgets.
+const FORGOTTEN_AT_ONCE: i64 = 5_000;
 /// Newest messages the sandbox keeps.
 const SANDBOX_KEPT: i64 = 1_000;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
@@ -39,8 +55,11 @@ impl Upkeep {
     pub(crate) async fn run(self) {
         tokio::join!(
             self.repeat("partitions", HOUR, || self.make_partitions()),
+            self.repeat("search_retention", HOUR, || self.drop_search_days()),
             self.repeat("idempotency", HOUR, || self.age_out_idempotency()),
+            self.repeat("commands", 15 * MINUTE, || self.age_out_commands()),
             self.repeat("sandbox", Duration::from_secs(60), || self.trim_sandbox()),
+            self.repeat("webhooks", HOUR, || self.trim_webhooks()),
             self.repeat("write_age", Duration::from_secs(15), || self
                 .measure_write_age()),
         );
@@ -79,7 +98,20 @@ impl Upkeep {
         for day in partition_days(self.clock.now().date()) {
             result = result.and(self.store.make_partitions(std::iter::once(day)).await);
         }
+        for day in content_days(self.clock.now().date()) {
+            let made = self.store.make_content_partitions(std::iter::once(day));
+            result = result.and(made.await);
+        }
         result
+    }
+
+    async fn drop_search_days(&self) -> Result<(), StoreError> {
+        let today = self.clock.now().date();
+        let dropped = self.store.drop_search_partitions(today).await?;
+        if dropped > 0 {
+            tracing::info!(dropped, "days of the search index ended with their mail");
+        }
+        Ok(())
     }
 
     async fn age_out_idempotency(&self) -> Result<(), StoreError> {
@@ -89,8 +121,29 @@ impl Upkeep {
         Ok(())
     }
 
+    async fn age_out_commands(&self) -> Result<(), StoreError> {
+        let before = self.clock.now() - COMMANDS_KEPT;
+        self.store.age_out_commands(before).await?;
+        Ok(())
+    }
+
     async fn trim_sandbox(&self) -> Result<(), StoreError> {
         self.store.trim_sandbox(SANDBOX_KEPT).await?;
+        Ok(())
+    }
+
+    async fn trim_webhooks(&self) -> Result<(), StoreError> {
+        let (store, now) = (&self.store, self.clock.now());
+        store.forget_previous_secrets(now).await?;
+        store.forget_replays(now - REPLAYS_KEPT).await?;
+        let before = EventId::from_uuid(lowest_id(now - DISABLED_CALLS_KEPT));
+        while store
+            .drop_calls_of_disabled(before, FORGOTTEN_AT_ONCE)
+            .await?
+            > 0
+        {}
+        store.drop_orphaned_calls().await?;
+        store.drop_calls_before((now - CALLS_KEPT).date()).await?;
         Ok(())
     }
 
@@ -108,6 +161,12 @@ fn partition_days(today: Date) -> impl Iterator<Item = Date> {
         .filter_map(move |days| today.checked_add(time::Duration::days(days)))
 }
 
+/// The days after those, for content that is due then.
+fn content_days(today: Date) -> impl Iterator<Item = Date> {
+    (PARTITION_DAYS_AHEAD + 1..=CONTENT_DAYS_AHEAD)
+        .filter_map(move |days| today.checked_add(time::Duration::days(days)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +178,8 @@ mod tests {
         assert_eq!(days.len(), 9);
         assert_eq!(days.first(), Some(&date!(2026 - 12 - 26)));
         assert_eq!(days.last(), Some(&date!(2027 - 01 - 03)));
+        let days: Vec<Date> = content_days(date!(2026 - 12 - 27)).collect();
+        assert_eq!(days.first(), Some(&date!(2027 - 01 - 04)));
+        assert_eq!(days.last(), Some(&date!(2027 - 02 - 03)));
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::bootstrap;
 use crate::peers;
-use crate::shell::{Failure, Outcome, ask, cargo, run, shown, target};
+use crate::shell::{Failure, Outcome, ask, cargo, run, run_to_end, shown, target};
 
 /// Runs the scenarios that kill processes at their full length.
 const FAULTS: &str = "faults";
@@ -32,7 +32,7 @@ pub(crate) fn test(filters: &[String]) -> Outcome {
     if filters.iter().any(|word| word == FAULTS) {
         tests.env("POSTRIDER_FULL", "1");
     }
-    run(&mut tests)
+    run_to_end(&mut tests)
 }
 
 pub(crate) fn bench(args: &[String]) -> Outcome {

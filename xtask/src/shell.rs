@@ -25,8 +25,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Prints the command, runs it with our terminal, fails if it fails.
+/// Prints a command that prepares something, runs it, fails if it fails. What it says goes to
+/// standard error: standard output is for what was asked for, such as the line of `dev --json`.
 pub(crate) fn run(command: &mut Command) -> Outcome {
+    run_to_end(command.stdout(std::io::stderr()))
+}
+
+/// The same for a command whose output is what was asked for.
+pub(crate) fn run_to_end(command: &mut Command) -> Outcome {
     eprintln!("+ {}", shown(command));
     let status = command.stdin(Stdio::null()).status();
     match status {

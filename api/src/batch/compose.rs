@@ -28,6 +28,8 @@ const ERRORS_MAX: usize = 50;
 /// Octets that one octet of a body may become when it is encoded (RFC 2045 section 6.7).
 const ENCODED_MAX: usize = 3;
 
+const TOGETHER: &str = "the messages of a batch together";
+
 /// A message, or what is wrong with it.
 pub(super) struct Item {
     pub(super) place: Place,
@@ -135,6 +137,8 @@ struct Composer<'a> {
     shared: HashMap<Share, Result<Shared, Vec<FieldError>>>,
     /// Octets of content made so far.
     octets: usize,
+    /// Octets of content looked at for one message only.
+    looked_at: usize,
 }
 
 impl<'a> Composer<'a> {
@@ -149,10 +153,16 @@ impl<'a> Composer<'a> {
             sharers,
             shared: HashMap::new(),
             octets: 0,
+            looked_at: 0,
         }
     }
 
     fn compose(&mut self, draft: Draft, contents: &[Rc<ContentFields>]) -> Result<Prepared, Fault> {
+        // However large the rest would be, it costs nothing any more.
+        let max = self.config.batch_max_octets;
+        if self.octets > max || self.looked_at > max {
+            return Err(Fault::TooLarge(TOGETHER, max));
+        }
         let unix_ms = u64::try_from(self.now.unix_timestamp_nanos() / 1_000_000);
         let id = MessageId::from_time_and_random(unix_ms.unwrap_or_default(), random::octets());
         let mut errors = Vec::new();
@@ -195,6 +205,7 @@ impl<'a> Composer<'a> {
         let is_shared = self.sharers.get(&share).is_some_and(|count| *count > 1);
         let limits = &self.config.message_limits;
         if !share.as_template && !is_shared {
+            self.looked_at += content.octets();
             let message = content.clone().parse(limits)?;
             return Ok(Said::Alone(compose_entity(&message, id)));
         }
@@ -210,16 +221,22 @@ impl<'a> Composer<'a> {
                 let Some(variables) = variables else {
                     return Err(Vec::new());
                 };
-                let message = template.fill_in(variables)?.parse(limits)?;
-                let octets =
-                    message.html().map_or(0, str::len) + message.text().map_or(0, str::len);
-                match stored {
+                let filled = template.fill_in(variables)?;
+                let max = config.message_max_octets / (ENCODED_MAX + 1);
+                if let Some(stored) = stored {
+                    let attached = filled.attached_octets();
+                    // The attachments were looked at with the template, for a message with HTML.
+                    let texts = filled.clone().without_attachments().parse(limits)?;
                     // Small enough whatever the encoding makes of it: made when it is sent.
-                    Some(stored) if octets < config.message_max_octets / (ENCODED_MAX + 1) => {
-                        Ok(Said::Shared(stored.clone()))
+                    if texts.content_octets() + attached < max
+                        && (attached == 0 || texts.html().is_some())
+                    {
+                        return Ok(Said::Shared(stored.clone()));
                     }
-                    _ => Ok(Said::Alone(compose_entity(&message, id))),
                 }
+                self.looked_at += filled.octets();
+                let message = filled.parse(limits)?;
+                Ok(Said::Alone(compose_entity(&message, id)))
             }
         }
     }
@@ -254,12 +271,12 @@ impl<'a> Composer<'a> {
         }
         let max = self.config.batch_max_octets;
         if self.octets > max {
-            return Err(Fault::TooLarge("the messages of a batch together", max));
+            return Err(Fault::TooLarge(TOGETHER, max));
         }
         Ok(match said {
             Said::Alone(entity) => {
                 let composed = entity.with_header(header);
-                Prepared::whole(id, message, composed, self.config.retention)
+                Prepared::whole(id, message.into_summary(), composed, self.config.retention)
             }
             Said::Shared(content) => sharer(id, message, header, content, variables),
         })
@@ -276,7 +293,7 @@ fn sharer(
     let is_template = content.kind == ContentKind::Template;
     Prepared {
         id,
-        message,
+        message: message.into_summary(),
         rfc_message_id: header.rfc_message_id,
         needs_smtputf8: header.needs_smtputf8,
         header: Some(header.text),
@@ -305,6 +322,12 @@ fn make_shared(
     };
     if share.as_template {
         let template = ContentTemplate::new(content.clone())?;
+        if is_shared && content.attached_octets() > 0 {
+            // Once for all of them; the texts are looked at when they are filled in.
+            content
+                .attachments_with_html()
+                .parse(&config.message_limits)?;
+        }
         // Alone it is composed here, once and for all.
         let stored = is_shared.then(|| template.to_stored()).transpose();
         let stored = stored.map_err(|error| vec![FieldError::new("/html", "invalid", error)])?;

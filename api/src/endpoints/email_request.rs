@@ -37,11 +37,14 @@ pub(crate) struct EmailRequestSchema {
     subject: String,
     /// The body as HTML.
     html: Option<String>,
-    /// The body as plain text.
+    /// The body as plain text. Derived from `html` when it is left out; null: there shall be none.
     text: Option<String>,
     /// Header fields of your own, such as `X-Order`.
     #[schema(nullable = false)]
     headers: Option<BTreeMap<String, String>>,
+    /// Files that go with it, 50 at most.
+    #[schema(nullable = false)]
+    attachments: Option<Vec<AttachmentSchema>>,
     /// Words to find and count messages by; they come back on every event.
     #[schema(nullable = false)]
     tags: Option<Vec<String>>,
@@ -51,7 +54,12 @@ pub(crate) struct EmailRequestSchema {
     /// Name of the stream.
     #[schema(default = "transactional")]
     stream: Option<String>,
-    /// How long to try: a whole number and one of s, m, h, d.
+    /// Name or id of the pool to send from.
+    pool: Option<String>,
+    /// When to send, at most 30 days ahead; a time that is over means now.
+    #[schema(format = DateTime, example = "2026-11-23T09:00:00Z")]
+    send_at: Option<String>,
+    /// How long to try, from `send_at` on: a whole number and one of s, m, h, d.
     #[schema(example = "4h", pattern = "^[0-9]+[smhd]$")]
     expires_in: Option<String>,
     /// Deliver over authenticated TLS or not at all.
@@ -62,6 +70,28 @@ pub(crate) struct EmailRequestSchema {
     /// is not. Values are escaped in `html`. A variable that is not given is an error.
     #[schema(value_type = Option<HashMap<String, serde_json::Value>>, example = json!({"name": "Ana"}))]
     variables: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// A file that goes with the message.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Attachment)]
+struct AttachmentSchema {
+    /// Name of the file, without folders.
+    #[schema(example = "invoice.pdf")]
+    filename: String,
+    /// The octets in base64 (RFC 4648 section 4), padded and without line breaks.
+    #[schema(format = Byte, example = "JVBERi0=")]
+    content: String,
+    /// Derived from the name when it is left out. No `multipart` and no `message` type: mail may
+    /// not encode those; attach such a file as `application/octet-stream`.
+    #[schema(example = "application/pdf")]
+    content_type: Option<String>,
+    /// What the HTML refers to it by, as `cid:logo`.
+    #[schema(example = "logo")]
+    content_id: Option<String>,
+    /// `attachment` or `inline`; inline when there is a content id.
+    #[schema(pattern = "^(attachment|inline)$")]
+    disposition: Option<String>,
 }
 
 /// A list, or its single member.
@@ -76,7 +106,7 @@ enum OneOrManySchema {
 
 #[cfg(test)]
 mod tests {
-    use mail::message_fields::SendRequest;
+    use mail::message_fields::{AttachmentRequest, SendRequest};
     use utoipa::PartialSchema;
     use utoipa::openapi::RefOr;
     use utoipa::openapi::schema::Schema;
@@ -98,13 +128,18 @@ mod tests {
 
     #[test]
     fn the_document_names_the_fields_that_are_read() {
-        let refusal = serde_json::from_str::<SendRequest>(r#"{"?":1}"#)
-            .unwrap_err()
-            .to_string();
+        let refusal = serde_json::from_str::<SendRequest>(r#"{"?":1}"#);
+        check_names(refusal.unwrap_err(), EmailRequestSchema::schema());
+        let refusal = serde_json::from_str::<AttachmentRequest>(r#"{"?":1}"#);
+        check_names(refusal.unwrap_err(), AttachmentSchema::schema());
+    }
+
+    fn check_names(refusal: serde_json::Error, schema: RefOr<Schema>) {
+        let refusal = refusal.to_string();
         let (_, list) = refusal.split_once("expected one of ").unwrap();
         let mut read: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
         read.sort_unstable();
-        let RefOr::T(Schema::Object(schema)) = EmailRequestSchema::schema() else {
+        let RefOr::T(Schema::Object(schema)) = schema else {
             panic!("the request is no object");
         };
         let mut shown: Vec<&str> = schema.properties.keys().map(String::as_str).collect();

@@ -49,7 +49,7 @@ struct DeliveryView {
     /// scheduled, queued, deferred, delivered, bounced, expired, suppressed or cancelled.
     #[schema(value_type = String, example = "delivered")]
     status: DeliveryStatus,
-    /// When a deferred delivery is tried again.
+    /// When a scheduled delivery goes, or a deferred one is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
@@ -157,7 +157,9 @@ impl DeliveryView {
             // The first event is committed with the message.
             status: last.map_or(DeliveryStatus::Queued, |(_, status)| status),
             next_attempt_at: last
-                .filter(|(_, status)| *status == DeliveryStatus::Deferred)
+                .filter(|(_, status)| {
+                    matches!(status, DeliveryStatus::Deferred | DeliveryStatus::Scheduled)
+                })
                 .and_then(|(event, _)| event.next_at)
                 .map(Timestamp::from),
             attempts: attempts(&events),

@@ -14,6 +14,7 @@ use crate::body_budget::work_on;
 use crate::extract::{JsonBody, PathId};
 use crate::idempotency::{IdempotencyHeader, REPLAYED, body_hash, key_hash};
 use crate::openapi::{BodyProblems, CommonProblems, ConflictProblem, NotFoundProblem};
+use crate::outgoing::Outgoing;
 use crate::problem::{Code, Problem};
 use crate::send::{AcceptedEmail, Outcome, Sameness, send as accept};
 use crate::state::AppState;
@@ -66,25 +67,31 @@ pub(crate) async fn send(
         key_hash: key_hash(&principal, PATH, &key),
         body_hash,
     });
+    let outcome = accept(&state, &principal, Outgoing::from(message), sameness).await?;
+    drop(room);
+    Ok(answered(outcome))
+}
+
+/// The answer to what a send came to.
+pub(super) fn answered(outcome: Outcome) -> Response {
     let json = [(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     )];
-    let outcome = accept(&state, &principal, message, sameness).await?;
-    drop(room);
-    Ok(match outcome {
+    match outcome {
         Outcome::Accepted(body) => (StatusCode::ACCEPTED, json, body).into_response(),
         Outcome::Replayed(body) => {
             let replayed = [(REPLAYED, HeaderValue::from_static("true"))];
             (StatusCode::ACCEPTED, json, replayed, body).into_response()
         }
-    })
+    }
 }
 
 /// What is wrong with the fields. Content beyond the limit is a message too large, whatever else
 /// is wrong with it.
 pub(crate) fn refusal(errors: Vec<FieldError>) -> Problem {
-    let is_content = |error: &FieldError| matches!(error.pointer.as_str(), "/html" | "/text");
+    let is_content =
+        |error: &FieldError| matches!(error.pointer.as_str(), "/html" | "/text" | "/attachments");
     let too_large = errors
         .iter()
         .any(|error| is_content(error) && error.code == "too_long");

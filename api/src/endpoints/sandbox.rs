@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use mail::ids::{InboxId, MessageId};
+use mail::verp;
 use serde::{Deserialize, Serialize};
 use store::{SandboxMessage, SandboxSummary, Store};
 use utoipa::{IntoParams, ToSchema};
@@ -51,7 +52,7 @@ impl From<SandboxSummary> for SandboxView {
     fn from(message: SandboxSummary) -> Self {
         Self {
             id: message.id,
-            message_id: sent_as(&message.head),
+            message_id: sent_as(&message.mail_from, &message.head),
             received_at: message.received_at.into(),
             headers: String::from_utf8_lossy(header_block(&message.head)).into_owned(),
             mail_from: message.mail_from,
@@ -109,7 +110,7 @@ pub(crate) async fn list(
         after = Some(last.id);
         scanned += batch.len();
         for message in batch {
-            if may_see(&state, &principal, &message.head).await? {
+            if may_see(&state, &principal, &message.mail_from, &message.head).await? {
                 found.push(SandboxView::from(message));
             }
         }
@@ -249,17 +250,22 @@ async fn own_message(
         .sandbox_message(id)
         .await?
         .ok_or_else(Problem::not_found)?;
-    match may_see(state, principal, &message.raw).await? {
+    match may_see(state, principal, &message.mail_from, &message.raw).await? {
         true => Ok(message),
         false => Err(Problem::not_found()),
     }
 }
 
 /// Whether the account sent it, and in a mode that the key may see. Anyone who reaches the
-/// sandbox's port could write a foreign Message-ID, and would only show that account mail of
+/// sandbox's port could write a foreign return path or Message-ID, and would only show that account mail of
 /// their own making.
-async fn may_see(state: &AppState, principal: &Principal, head: &[u8]) -> Result<bool, Problem> {
-    let Some(id) = sent_as(head) else {
+async fn may_see(
+    state: &AppState,
+    principal: &Principal,
+    mail_from: &str,
+    head: &[u8],
+) -> Result<bool, Problem> {
+    let Some(id) = sent_as(mail_from, head) else {
         return Ok(false);
     };
     let sent = state.store.message(principal.account, id).await?;
@@ -271,8 +277,18 @@ fn header_block(raw: &[u8]) -> &[u8] {
     &raw[..end.map_or(raw.len(), |at| at + 2)]
 }
 
-/// The message it was sent as: our Message-IDs begin with its digits.
-fn sent_as(raw: &[u8]) -> Option<MessageId> {
+/// The message it was sent as. Our return path tells; a Message-ID may be the sender's own, and
+/// counts only where another program has set the return path.
+fn sent_as(mail_from: &str, raw: &[u8]) -> Option<MessageId> {
+    let local_part = mail_from.trim_start_matches('<').split('@').next()?;
+    match verp::claimed(local_part) {
+        Some(delivery) => Some(delivery.message()),
+        None => id_in_header(raw),
+    }
+}
+
+/// Message-IDs that we write begin with the digits of the message.
+fn id_in_header(raw: &[u8]) -> Option<MessageId> {
     let name = b"message-id:";
     let line = header_block(raw)
         .split(|octet| *octet == b'\n')
@@ -303,8 +319,17 @@ mod tests {
         let id = MessageId::from_time_and_random(1_790_000_000_123, [5; 10]);
         let digits = id.digits();
         let check = |raw: String, expected: Option<MessageId>| {
-            assert_eq!(sent_as(raw.as_bytes()), expected, "{raw}");
+            assert_eq!(sent_as("", raw.as_bytes()), expected, "{raw}");
         };
+        let key = verp::VerpKey::new(1, &[1; 32]);
+        let mail_from = format!("{}@bounce.test", verp::encode(id.delivery(3), &key));
+        assert_eq!(
+            sent_as(&mail_from, b"Message-ID: <own@acme.test>\r\n"),
+            Some(id)
+        );
+        let other = MessageId::from_time_and_random(1_790_000_000_123, [6; 10]).digits();
+        let forged = format!("Message-ID: <{other}@acme.test>\r\n");
+        assert_eq!(sent_as(&mail_from, forged.as_bytes()), Some(id));
         check(
             format!("A: b\r\nMessage-ID: <{digits}@acme.test>\r\n\r\nx"),
             Some(id),

@@ -1,6 +1,6 @@
 //! Webhook endpoints: who is told about which events. The calls themselves are another role's.
 
-use std::collections::HashSet;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -8,12 +8,14 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mail::event::EventType;
-use mail::ids::WebhookEndpointId;
-use mail::message_fields::bounded;
-use serde::{Deserialize, Deserializer, Serialize};
-use store::EndpointSummary;
+use mail::ids::{WebhookEndpointId, uuid_v7};
+use mail::message_fields::parse_duration;
+use serde::{Deserialize, Serialize};
+use store::{AccountNo, EndpointChange, EndpointSummary, NewEndpoint};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
+use super::webhook_fields::{parse_events, read_events};
 use crate::auth::{Allowed, ManageWebhooks};
 use crate::config::ApiConfig;
 use crate::extract::{JsonBody, Parameters, PathId};
@@ -24,21 +26,16 @@ use crate::page::{Page, PageParameters, PageRequest};
 use crate::problem::{Code, FieldProblem, Problem};
 use crate::random;
 use crate::state::AppState;
+use crate::timestamp::Timestamp;
 use crate::webhook_url::{UrlRules, WebhookUrl};
 
-/// Types that one request may name, repeated ones counted.
-const EVENTS_MAX: usize = 20;
 /// Octets of a signing secret; Standard Webhooks asks for 24 to 64.
 const SECRET_OCTETS: usize = 32;
 
-/// What an endpoint can be told about: the types that happen.
-const OFFERED: [EventType; 5] = [
-    EventType::EmailQueued,
-    EventType::EmailDelivered,
-    EventType::EmailDeferred,
-    EventType::EmailBounced,
-    EventType::EmailExpired,
-];
+/// How long a replaced secret signs unless the request says otherwise.
+const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+/// Longest time that a replaced secret may sign.
+const OVERLAP_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// An endpoint to be called about events.
 #[derive(Deserialize, ToSchema)]
@@ -51,15 +48,39 @@ pub(crate) struct WebhookRequest {
     /// HTTPS, on the public Internet unless the operator allows more.
     #[schema(required = true, nullable = false)]
     url: Option<String>,
-    /// Types of events, at least one of email.queued, email.delivered, email.deferred,
-    /// email.bounced and email.expired.
+    /// Types of events, at least one, such as email.delivered; the answer to an unknown one lists
+    /// them all.
     #[serde(default, deserialize_with = "read_events")]
     #[schema(required = true, nullable = false)]
     events: Option<Vec<String>>,
 }
 
-fn read_events<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Vec<String>>, D::Error> {
-    bounded::list::<_, 100>(given).map(Some)
+/// What to change of a webhook; what is left out stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"enabled": true}))]
+pub(crate) struct WebhookChange {
+    /// Where to call; what is waiting to be called goes there too.
+    #[schema(nullable = false)]
+    url: Option<String>,
+    /// Types of events, in place of all before.
+    #[serde(default, deserialize_with = "read_events")]
+    #[schema(nullable = false)]
+    events: Option<Vec<String>>,
+    /// False: it is called no more. Calls that wait are kept for three days; events that happen
+    /// meanwhile are told only if they are replayed. True: it is called again.
+    #[schema(nullable = false)]
+    enabled: Option<bool>,
+}
+
+/// How to replace a secret.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"overlap": "24h"}))]
+pub(crate) struct RotationRequest {
+    /// How long the present secret signs beside the new one, from 0s to 7d.
+    #[schema(nullable = false, default = "24h")]
+    overlap: Option<String>,
 }
 
 /// A webhook endpoint.
@@ -72,9 +93,21 @@ pub(crate) struct WebhookView {
     url: String,
     #[schema(value_type = Vec<String>, example = json!(["email.delivered"]))]
     events: Vec<EventType>,
-    /// `enabled`: it is called. `disabled`: it is not; nothing sets this by itself.
+    /// `enabled`: it is called. `disabled`: it is not.
     #[schema(example = "enabled")]
     status: &'static str,
+    /// Why it is disabled: `owner` (you asked for it), `failing` (no call succeeded for five days)
+    /// or `gone` (it answered 410).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false, example = "failing")]
+    disabled_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false, value_type = String, format = DateTime)]
+    disabled_at: Option<Timestamp>,
+    /// The first failed call since the last good one. Five days later it is disabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false, value_type = String, format = DateTime)]
+    failing_since: Option<Timestamp>,
 }
 
 /// A webhook endpoint just made, with its secret.
@@ -98,8 +131,25 @@ impl From<EndpointSummary> for WebhookView {
             } else {
                 "disabled"
             },
+            disabled_reason: endpoint.disabled.map(|(_, reason)| reason.as_str()),
+            disabled_at: endpoint.disabled.map(|(at, _)| at.into()),
+            failing_since: endpoint.failing_since.map(Timestamp::from),
         }
     }
+}
+
+/// A new secret.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RotatedSecret {
+    #[schema(value_type = String, example = "whk_01kasxq2bke9qa1bz2t0zc6m4d")]
+    id: WebhookEndpointId,
+    /// What calls are signed with from now on. Shown now and never again.
+    #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=")]
+    secret: String,
+    /// Until then calls carry a signature of the replaced secret too; absent when they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false, value_type = String, format = DateTime)]
+    previous_secret_until: Option<Timestamp>,
 }
 
 /// Create a webhook
@@ -126,28 +176,33 @@ pub(crate) async fn create(
     JsonBody { value, .. }: JsonBody<WebhookRequest>,
 ) -> Result<Response, Problem> {
     let (url, events) = parse(value, &state.config)?;
+    let secret: [u8; SECRET_OCTETS] = random::octets();
+    let id = WebhookEndpointId::from_uuid(fresh_uuid(&state));
+    let new = NewEndpoint {
+        id,
+        account: principal.account,
+        url: url.as_str(),
+        types: &events,
+        secret: &secret,
+    };
     let max = state.config.webhook_endpoints_max;
-    if state.store.endpoints(principal.account).await?.len() >= max {
+    let (sealer, now) = (&state.sealer, state.clock.now());
+    let made = state.store.create_endpoint(&new, max, sealer, now).await?;
+    if made.is_none() {
         let detail = format!("an account may have {max} webhooks; delete one that is not needed");
         return Err(Problem::new(Code::TooManyWebhooks, detail));
     }
-    let secret: [u8; SECRET_OCTETS] = random::octets();
-    let unix_ms = u64::try_from(state.clock.unix_ms()).unwrap_or_default();
-    let id = WebhookEndpointId::from_uuid(mail::ids::uuid_v7(unix_ms, random::octets()));
-    let (account, now) = (principal.account, state.clock.now());
-    let sealer = &state.sealer;
-    state
-        .store
-        .create_endpoint(id, account, url.as_str(), &events, &secret, sealer, now)
-        .await?;
     let created = CreatedWebhook {
         webhook: WebhookView {
             id,
             url: url.as_str().to_owned(),
             events,
             status: "enabled",
+            disabled_reason: None,
+            disabled_at: None,
+            failing_since: None,
         },
-        secret: format!("whsec_{}", STANDARD.encode(secret)),
+        secret: secret_text(&secret),
     };
     let mut headers =
         HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))]);
@@ -158,65 +213,60 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, headers, axum::Json(created)).into_response())
 }
 
+/// An id of this moment.
+pub(super) fn fresh_uuid(state: &AppState) -> Uuid {
+    let unix_ms = u64::try_from(state.clock.unix_ms()).unwrap_or_default();
+    uuid_v7(unix_ms, random::octets())
+}
+
+/// The account's endpoint of this id.
+pub(super) async fn find(
+    state: &AppState,
+    account: AccountNo,
+    id: WebhookEndpointId,
+) -> Result<EndpointSummary, Problem> {
+    let endpoints = state.store.endpoints(account).await?;
+    let found = endpoints.into_iter().find(|endpoint| endpoint.id == id);
+    found.ok_or_else(Problem::not_found)
+}
+
+/// The form in which its owner keeps a secret (Standard Webhooks).
+fn secret_text(secret: &[u8]) -> String {
+    format!("whsec_{}", STANDARD.encode(secret))
+}
+
 fn parse(
     request: WebhookRequest,
     config: &ApiConfig,
 ) -> Result<(WebhookUrl, Vec<EventType>), Problem> {
     let mut errors = Vec::new();
-    let rules = UrlRules {
-        allow_insecure: config.allow_insecure_webhooks,
-        networks: &config.webhook_allowed_networks,
-    };
-    let url = match request.url {
-        None => Err(("required", "is required")),
-        Some(text) => WebhookUrl::parse(&text, &rules).map_err(|error| error.explain()),
-    };
-    let url = url.map_err(|(code, detail)| errors.push(FieldProblem::new("/url", code, detail)));
-    let events = parse_events(request.events.unwrap_or_default(), &mut errors);
+    if request.url.is_none() {
+        errors.push(FieldProblem::new("/url", "required", "is required"));
+    }
+    let url = parse_url(request.url, config, &mut errors);
+    let events = parse_events("/events", request.events.unwrap_or_default(), &mut errors);
     match url {
-        Ok(url) if errors.is_empty() => Ok((url, events)),
+        Some(url) if errors.is_empty() => Ok((url, events)),
         _ => Err(Problem::fields(errors)),
     }
 }
 
-/// The types named, each once, in the order they were named.
-fn parse_events(words: Vec<String>, errors: &mut Vec<FieldProblem>) -> Vec<EventType> {
-    let offered = || {
-        OFFERED
-            .iter()
-            .map(|kind| kind.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+fn parse_url(
+    text: Option<String>,
+    config: &ApiConfig,
+    errors: &mut Vec<FieldProblem>,
+) -> Option<WebhookUrl> {
+    let rules = UrlRules {
+        allow_insecure: config.allow_insecure_webhooks,
+        networks: &config.webhook_allowed_networks,
+        ports: &config.webhook_ports,
     };
-    if words.is_empty() {
-        let detail = format!("name at least one of {}", offered());
-        errors.push(FieldProblem::new("/events", "required", detail));
-    }
-    if words.len() > EVENTS_MAX {
-        let detail = format!("at most {EVENTS_MAX} are allowed");
-        errors.push(FieldProblem::new("/events", "too_many", detail));
-        return Vec::new();
-    }
-    let mut events = Vec::with_capacity(words.len());
-    let mut seen = HashSet::new();
-    for (index, word) in words.iter().enumerate() {
-        match word.parse::<EventType>() {
-            Ok(kind) if OFFERED.contains(&kind) => {
-                if seen.insert(kind) {
-                    events.push(kind);
-                }
-            }
-            Ok(_) | Err(_) => {
-                let detail = format!("is no event that is told; those are {}", offered());
-                errors.push(FieldProblem::new(
-                    format!("/events/{index}"),
-                    "unknown_event",
-                    detail,
-                ));
-            }
-        }
-    }
-    events
+    WebhookUrl::parse(&text?, &rules)
+        .map_err(|error| {
+            let (code, detail) = error.explain();
+            errors.push(FieldProblem::new("/url", code, detail));
+        })
+        .ok()
 }
 
 /// List webhooks
@@ -269,9 +319,112 @@ pub(crate) async fn get(
     Allowed { principal, .. }: Allowed<ManageWebhooks>,
     PathId(id): PathId<WebhookEndpointId>,
 ) -> Result<axum::Json<WebhookView>, Problem> {
-    let endpoints = state.store.endpoints(principal.account).await?;
-    let found = endpoints.into_iter().find(|endpoint| endpoint.id == id);
-    Ok(axum::Json(found.ok_or_else(Problem::not_found)?.into()))
+    let found = find(&state, principal.account, id).await?;
+    Ok(axum::Json(found.into()))
+}
+
+/// Change a webhook
+///
+/// Enabling a webhook also forgets its failures: it has five days again.
+#[utoipa::path(
+    patch,
+    path = "/v1/webhooks/{id}",
+    operation_id = "updateWebhook",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "Id of the webhook")),
+    request_body = WebhookChange,
+    responses(
+        (status = 200, description = "The webhook as it is now", body = WebhookView),
+        CommonProblems,
+        BodyProblems,
+        NotFoundProblem,
+    ),
+    security(("api_key" = ["webhooks:*"])),
+)]
+pub(crate) async fn update(
+    State(state): State<AppState>,
+    Allowed { principal, .. }: Allowed<ManageWebhooks>,
+    PathId(id): PathId<WebhookEndpointId>,
+    JsonBody { value, .. }: JsonBody<WebhookChange>,
+) -> Result<axum::Json<WebhookView>, Problem> {
+    let mut errors = Vec::new();
+    if value.url.is_none() && value.events.is_none() && value.enabled.is_none() {
+        let detail = "name at least one of url, events and enabled";
+        errors.push(FieldProblem::new("", "required", detail));
+    }
+    let url = parse_url(value.url, &state.config, &mut errors);
+    let events = value
+        .events
+        .map(|words| parse_events("/events", words, &mut errors));
+    if !errors.is_empty() {
+        return Err(Problem::fields(errors));
+    }
+    let change = EndpointChange {
+        url: url.as_ref().map(WebhookUrl::as_str),
+        types: events.as_deref(),
+        enabled: value.enabled,
+    };
+    let (account, now) = (principal.account, state.clock.now());
+    let changed = state
+        .store
+        .change_endpoint(account, id, change, now)
+        .await?;
+    Ok(axum::Json(changed.ok_or_else(Problem::not_found)?.into()))
+}
+
+/// Replace the secret of a webhook
+///
+/// Calls are signed with the new secret within seconds, and for the time of the overlap with the
+/// present one too: the header then holds both signatures, and receivers take either. A secret
+/// that was replaced before the present one signs no more. The body may be left out.
+#[utoipa::path(
+    post,
+    path = "/v1/webhooks/{id}/rotate-secret",
+    operation_id = "rotateWebhookSecret",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "Id of the webhook")),
+    request_body = Option<RotationRequest>,
+    responses(
+        (status = 200, description = "Replaced", body = RotatedSecret),
+        CommonProblems,
+        BodyProblems,
+        NotFoundProblem,
+    ),
+    security(("api_key" = ["webhooks:*"])),
+)]
+pub(crate) async fn rotate_secret(
+    State(state): State<AppState>,
+    Allowed { principal, .. }: Allowed<ManageWebhooks>,
+    PathId(id): PathId<WebhookEndpointId>,
+    body: Option<JsonBody<RotationRequest>>,
+) -> Result<Response, Problem> {
+    let overlap = body.and_then(|body| body.value.overlap);
+    let overlap = match overlap.as_deref().map(parse_duration) {
+        None => OVERLAP_DEFAULT,
+        Some(Some(overlap)) if overlap <= OVERLAP_MAX => overlap,
+        Some(_) => {
+            let detail = "must be a whole number and s, m, h or d, from 0s to 7d";
+            let error = FieldProblem::new("/overlap", "invalid_duration", detail);
+            return Err(Problem::fields([error]));
+        }
+    };
+    let until = (!overlap.is_zero()).then(|| state.clock.now() + overlap);
+    let secret: [u8; SECRET_OCTETS] = random::octets();
+    let (account, sealer) = (principal.account, &state.sealer);
+    let rotated = state
+        .store
+        .rotate_endpoint_secret(account, id, &secret, sealer, until)
+        .await?;
+    if !rotated {
+        return Err(Problem::not_found());
+    }
+    let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    let rotated = RotatedSecret {
+        id,
+        secret: secret_text(&secret),
+        previous_secret_until: until.map(Timestamp::from),
+    };
+    Ok((headers, axum::Json(rotated)).into_response())
 }
 
 /// Delete a webhook

@@ -136,7 +136,12 @@ async fn unknown_addresses_and_methods_are_problems_too() {
             .await
             .refused(404, "not_found");
     }
-    let answer = platform.get(&platform.live_key, "/v1/emails").await;
+    let answer = platform
+        .get(&platform.live_key, "/v1/emails/actions/")
+        .await;
+    answer.refused(404, "not_found");
+    let path = "/v1/domains/dom_01kasxq2bke9qa1bz2t0zc6m4d/verify";
+    let answer = platform.get(&platform.live_key, path).await;
     answer.refused(405, "method_not_allowed");
     assert_eq!(answer.headers[header::ALLOW], "POST");
     let invented = Method::from_bytes(b"INVENTED").unwrap();

@@ -5,11 +5,21 @@
 mod batch;
 mod batch_refusals;
 mod bodies;
+mod commands;
+#[path = "../../../tests/src/dns.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod dns;
 mod document;
+mod domains;
+mod full_sends;
 mod keys;
+mod lists;
 mod platform;
+mod raw;
 mod reading;
 mod sandbox;
 mod sending;
 mod server;
+mod suppressions;
+mod webhook_care;
 mod webhooks;

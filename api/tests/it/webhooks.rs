@@ -238,4 +238,6 @@ async fn an_account_has_a_bounded_number_of_webhooks() {
         .post(&platform.live_key, PATH, &body)
         .await
         .refused(409, "too_many_webhooks");
+    let other = platform.other_account("other.test").await;
+    assert_eq!(platform.post(&other, PATH, &body).await.status, 201);
 }

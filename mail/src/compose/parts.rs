@@ -1,9 +1,10 @@
 //! The two parts of a composed message, made apart: the fields that are a message's own, and the
 //! MIME entity that many messages can share. Decides nothing about who shares what.
 
-use super::{ComposeContext, ComposeError, Composed, header_fields, mime_entity};
+use super::{ComposeContext, ComposeError, Composed, header_fields};
 use crate::ids::MessageId;
 use crate::message::Message;
+use crate::mime::write_entity;
 
 /// Every field but those that describe the body, each with its CRLF, and no empty line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +67,7 @@ pub fn compose_header(
 /// Composes the body and the fields that describe it. `boundary_from` gives the MIME boundary: the
 /// message's own id, or that of the first of those that share the entity.
 pub fn compose_entity(message: &Message, boundary_from: MessageId) -> Entity {
-    let bytes = mime_entity(message.body(), &boundary_from.digits());
-    // The entity begins with its own fields; no field contains an empty line.
-    let header_len = bytes
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .map_or(0, |at| at + 4);
+    let mut bytes = Vec::new();
+    let header_len = write_entity(&mut bytes, message, &boundary_from.digits());
     Entity { bytes, header_len }
 }

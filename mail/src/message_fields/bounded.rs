@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
@@ -23,6 +24,16 @@ pub fn list<'de, D: Deserializer<'de>, const MAX: usize>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {
     deserializer.deserialize_seq(List::<MAX>)
+}
+
+/// Reads an array of anything.
+///
+/// # Errors
+/// No array, a member that is no `T`, or more than `MAX` members.
+pub fn items<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(Items::<T, MAX>(PhantomData))
 }
 
 /// Reads an object of strings; the last of two equal keys counts.
@@ -57,6 +68,27 @@ impl<'de, const MAX: usize> Visitor<'de> for List<MAX> {
             list.push(member);
         }
         Ok(list)
+    }
+}
+
+struct Items<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Vec<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(member) = members.next_element()? {
+            if items.len() == MAX {
+                return Err(too_many(MAX));
+            }
+            items.push(member);
+        }
+        Ok(items)
     }
 }
 

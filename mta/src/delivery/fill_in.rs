@@ -6,10 +6,7 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
-use mail::content_source::{ContentTemplate, TemplateError};
-use mail::dkim::body_hash;
-use mail::variables::Variables;
+use mail::content_source::ContentTemplate;
 use store::{ContentKind, StoredMessage};
 use tokio::sync::Semaphore;
 
@@ -44,7 +41,7 @@ fn fill_in_all(messages: Vec<StoredMessage>) -> Vec<StoredMessage> {
                 .ok()
         });
         let Some(template) = template else { continue };
-        match one(template, message) {
+        match message.filled_in(template) {
             Ok(message) => filled.push(message),
             Err(error) => {
                 tracing::error!(message = %id, %error, "a template could not be filled in")
@@ -54,21 +51,10 @@ fn fill_in_all(messages: Vec<StoredMessage>) -> Vec<StoredMessage> {
     filled
 }
 
-fn one(template: &ContentTemplate, message: StoredMessage) -> Result<StoredMessage, TemplateError> {
-    let variables = message.variables.clone().unwrap_or_default();
-    let variables = Variables::stored(variables).map_err(|error| vec![error])?;
-    let entity = template.entity(&variables, message.id)?;
-    Ok(StoredMessage {
-        kind: ContentKind::Entity,
-        header_len: entity.header_len,
-        body_hash: body_hash(entity.body()),
-        bytes: Bytes::from(entity.bytes),
-        ..message
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use mail::dkim::body_hash;
     use mail::ids::MessageId;
     use store::{AccountNo, DomainNo, MessageFlags, StreamNo};
 
@@ -98,6 +84,7 @@ mod tests {
             header_len: 0,
             body_hash: [0; 32],
             bytes: Bytes::from(bytes.to_owned()),
+            suppressed: Vec::new(),
         }
     }
 

@@ -35,13 +35,10 @@ impl SmtpFailure {
         }
     }
 
-    /// The failure as `mail::judge` knows it. Nothing for a reply, which is judged as a reply,
-    /// and for missing 8BITMIME: that content can never be sent there (RFC 6152 section 3, 5.6.3).
+    /// The failure as `mail::judge` knows it. Nothing for a reply, which is judged as a reply.
     pub fn cause(&self) -> Option<Failure> {
         Some(match &self.kind {
-            FailureKind::Reply(_) | FailureKind::NotOffered(Extension::EightBitMime) => {
-                return None;
-            }
+            FailureKind::Reply(_) => return None,
             FailureKind::Timeout => Failure::TimedOut,
             FailureKind::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Failure::ConnectionRefused
@@ -51,6 +48,7 @@ impl SmtpFailure {
             FailureKind::Protocol(_) => Failure::BadReply,
             FailureKind::Tls(_) => Failure::TlsFailed,
             FailureKind::TlsNotOffered => Failure::TlsNotOffered,
+            FailureKind::NotOffered(Extension::EightBitMime) => Failure::EightBitMimeNotOffered,
             FailureKind::NotOffered(Extension::SmtpUtf8) => Failure::SmtpUtf8NotOffered,
             FailureKind::TooLarge { .. } => Failure::TooBigForServer,
         })

@@ -29,6 +29,8 @@ const FIXED_CONNECTIONS: u32 = 6;
 const GENERAL_CONNECTIONS_MIN: u32 = 4;
 /// Partitions are there from yesterday, for what is written after midnight, to a week ahead.
 const PARTITION_DAYS: std::ops::RangeInclusive<i64> = -1..=7;
+/// Content is filed under the day it is due, at most 30 days ahead.
+const CONTENT_DAYS: std::ops::RangeInclusive<i64> = 8..=31;
 /// The pool of test keys.
 const SANDBOX_POOL: &str = "sandbox";
 
@@ -115,8 +117,10 @@ impl Foundation {
 pub(crate) async fn prepare_database(store: &Store, clock: &Clock) -> anyhow::Result<()> {
     let today = clock.now().date();
     let days = PARTITION_DAYS.filter_map(|days| today.checked_add(Duration::days(days)));
+    let content_days = CONTENT_DAYS.filter_map(|days| today.checked_add(Duration::days(days)));
     let pool = async {
         store.make_partitions(days).await?;
+        store.make_content_partitions(content_days).await?;
         if store.sandbox_pool().await?.is_some() {
             return Ok(());
         }

@@ -128,6 +128,8 @@ sections! {
         max_webhook_calls: NonZeroU32 = nonzero_u32(256),
         /// Private networks that webhooks may call; all others are refused.
         webhook_allowed_networks: Vec<Network> = Vec::new(),
+        /// Ports that webhooks may call on the public Internet.
+        webhook_ports: Vec<u16> = vec![80, 443, 8080, 8443],
         /// Whether webhooks may be registered with plain HTTP.
         allow_insecure_webhooks: bool = false,
     }
@@ -144,6 +146,12 @@ sections! {
         domain: Option<HostName> = None,
         /// File of the keys that authenticate return paths, newest first, one a line.
         keys_file: Option<PathBuf> = None,
+    }
+
+    /// `[dns]`: whom to ask.
+    DnsConfig {
+        /// Name servers; empty: those of the system.
+        nameservers: Vec<SocketAddr> = Vec::new(),
     }
 
     /// `[secrets]`: encryption of what is stored.

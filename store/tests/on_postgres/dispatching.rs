@@ -13,11 +13,15 @@ const ALL: [i16; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 async fn endpoint(world: &World, types: &[EventType]) -> (EndpointNo, WebhookEndpointId) {
     let id = WebhookEndpointId::from_uuid(Uuid::new_v4());
-    let (account, url) = (world.account.no, "https://hooks.acme.test/");
-    let made = world
-        .store
-        .create_endpoint(id, account, url, types, b"secret", &world.sealer, NOW);
-    (made.await.unwrap(), id)
+    let new = NewEndpoint {
+        id,
+        account: world.account.no,
+        url: "https://hooks.acme.test/",
+        types,
+        secret: b"secret",
+    };
+    let made = world.store.create_endpoint(&new, 50, &world.sealer, NOW);
+    (made.await.unwrap().unwrap(), id)
 }
 
 async fn read(world: &World, after: LogCursor, limit: i64) -> LogPage {
@@ -202,6 +206,7 @@ async fn pending_calls_come_back_when_due() {
         event_id: EventId::from_uuid(Uuid::from_u128(event)),
         subject: Uuid::from_u128(100),
         attempt: 1,
+        replay: None,
     };
     let calls = [
         call(no, 0, 1),

@@ -6,10 +6,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod accepting;
+mod commands;
 mod configuration;
 mod dispatching;
+mod domains;
 mod ownership;
 mod partitions;
+mod searching;
 mod settling;
 mod sharing;
+mod suppression;
+mod webhooks;
 mod world;

@@ -80,3 +80,27 @@ async fn made_on_day(world: &World, parent: &str, day: time::Date) -> i64 {
     .await
     .unwrap()
 }
+
+/// What is due in weeks is filed under that day, and has a partition there.
+#[tokio::test]
+async fn scheduled_content_lies_in_the_partition_of_the_day_it_is_due() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let due_at = NOW + Duration::days(30);
+    let day = std::iter::once(due_at.date());
+    world.store.make_content_partitions(day).await.unwrap();
+    assert_eq!(made_on_day(&world, "message", due_at.date()).await, 0);
+    let mut message = world.message();
+    message.due_at = due_at;
+    message.expires_at = due_at + Duration::days(1);
+    let request = world.request(vec![message]);
+    world.acceptor().accept(request).await.unwrap();
+
+    assert_eq!(world.store.default_partition_rows().await.unwrap(), 0);
+    let filed = "SELECT count(*) FROM content c JOIN pg_class t ON t.oid = c.tableoid
+                 WHERE t.relname LIKE '%20260409'";
+    assert_eq!(world.count(filed).await, 1);
+    let told = "SELECT count(*) FROM event WHERE type = 2 AND next_at = '2026-04-09 12:00Z'";
+    assert_eq!(world.count(told).await, 1);
+}

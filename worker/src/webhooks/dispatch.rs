@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use mail::ids::EventId;
 use service::shutdown::Shutdown;
 use store::{EndpointNo, LogCursor, LogPage, LogRow, PendingCall};
@@ -27,7 +26,7 @@ use super::call::CALL_PATIENCE;
 use super::lanes::Lanes;
 use super::schedule::next_call_at;
 use super::window::{Ticket, Window};
-use super::{Ended, Webhooks, age_secs, number_of, payload, warn};
+use super::{Ended, Made, Told, Webhooks, age_secs, lowest_id, number_of, payload, warn};
 
 const PAGE_ROWS: i64 = 500;
 /// Reading pauses while this many first calls wait or are under way.
@@ -57,9 +56,7 @@ const LATENESS_MAX: time::Duration = time::Duration::days(35);
 #[derive(Debug)]
 struct Call {
     ticket: Ticket,
-    event: EventId,
-    subject: Uuid,
-    body: Bytes,
+    told: Told,
     read_at: Instant,
 }
 
@@ -78,7 +75,7 @@ pub(crate) struct Dispatcher {
     identity: Identity,
     window: Window,
     lanes: Lanes<Call>,
-    calls: JoinSet<Ended>,
+    calls: JoinSet<Made>,
     flights: HashMap<task::Id, Flight>,
     /// Rows to be written; the window keeps their events until they are.
     to_pend: Vec<(PendingCall, Ticket)>,
@@ -202,14 +199,17 @@ impl Dispatcher {
                 return;
             }
         };
+        let told = Told {
+            event,
+            subject: row.subject,
+            kind: row.event.kind,
+            body,
+        };
         for endpoint in row.endpoints.iter().copied() {
-            let (subject, body, read_at) = (row.subject, body.clone(), self.last_read);
             let call = Call {
                 ticket,
-                event,
-                subject,
-                body,
-                read_at,
+                told: told.clone(),
+                read_at: self.last_read,
             };
             let is_full = self.lanes.len(endpoint) >= LANE_CALLS_MAX
                 || self.lanes.len_of_account(row.account) >= ACCOUNT_CALLS_MAX;
@@ -223,10 +223,10 @@ impl Dispatcher {
 
     fn start_calls(&mut self) {
         while let Some((endpoint, call)) = self.lanes.start() {
-            let (webhooks, event, body) = (self.webhooks.clone(), call.event, call.body.clone());
+            let (webhooks, told) = (self.webhooks.clone(), call.told.clone());
             let task = self
                 .calls
-                .spawn(async move { webhooks.call(endpoint, event, body).await });
+                .spawn(async move { webhooks.call(endpoint, &told).await });
             self.flights.insert(
                 task.id(),
                 Flight {
@@ -242,12 +242,12 @@ impl Dispatcher {
             .set(count(self.window.open_calls()));
     }
 
-    fn ended(&mut self, result: Result<(task::Id, Ended), JoinError>) {
-        let (id, ended) = match result {
-            Ok((id, ended)) => (id, ended),
+    fn ended(&mut self, result: Result<(task::Id, Made), JoinError>) {
+        let (id, made) = match result {
+            Ok((id, made)) => (id, made),
             Err(error) => {
                 tracing::error!(%error, "a webhook call broke down");
-                (error.id(), Ended::NotMade)
+                (error.id(), Made::without_call(Ended::NotMade))
             }
         };
         let Some(Flight {
@@ -260,16 +260,30 @@ impl Dispatcher {
         };
         self.lanes.ended(endpoint);
         let now = self.webhooks.clock.now();
-        match (ended, pending) {
-            (Ended::Taken | Ended::Unwanted, None) => self.window.finish(call.ticket),
-            (Ended::Taken | Ended::Unwanted, Some(row)) => self.to_delete.push(row),
+        let next_at = match (made.ended, pending) {
+            (Ended::Taken | Ended::Unwanted, None) => {
+                self.window.finish(call.ticket);
+                None
+            }
+            (Ended::Taken | Ended::Unwanted, Some(row)) => {
+                self.to_delete.push(row);
+                None
+            }
             (Ended::Failed, None) => {
                 let at = next_call_at(1, now, rand::random()).unwrap_or(now);
                 self.set_aside(endpoint, &call, 1, at);
+                Some(at)
             }
-            (Ended::NotMade, None) => self.set_aside(endpoint, &call, 0, now),
+            (Ended::NotMade, None) => {
+                self.set_aside(endpoint, &call, 0, now);
+                Some(now)
+            }
             // The row is there already, with a later time.
-            (Ended::Failed | Ended::NotMade, Some(_)) => {}
+            (Ended::Failed | Ended::NotMade, Some(row)) => Some(row.next_at),
+        };
+        if let Some(report) = made.report {
+            self.webhooks
+                .record(endpoint, &call.told, report, (1, false), next_at);
         }
     }
 
@@ -373,16 +387,11 @@ fn pending_call(
     PendingCall {
         endpoint,
         next_at,
-        event_id: call.event,
-        subject: call.subject,
+        event_id: call.told.event,
+        subject: call.told.subject,
         attempt,
+        replay: None,
     }
-}
-
-/// The lowest id an event of this time can have.
-fn lowest_id(at: OffsetDateTime) -> Uuid {
-    let unix_ms = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-    Uuid::from_u128(u128::from(unix_ms) << 80)
 }
 
 fn count(number: usize) -> i64 {

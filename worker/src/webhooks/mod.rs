@@ -9,27 +9,36 @@ mod health;
 mod lanes;
 mod lookup;
 mod payload;
+mod recorder;
+mod replay;
 mod retry;
 mod schedule;
 mod sign;
+mod standing;
 mod window;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mail::ids::EventId;
+use mail::event::EventType;
+use mail::ids::{EventId, WebhookCallId, uuid_v7};
 use service::clock::Clock;
-use store::{AccountNo, EndpointNo, Sealer, Store, StoreError};
+use store::{AccountNo, CallRecord, CallResult, EndpointNo, Sealer, Store, StoreError};
 use time::OffsetDateTime;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::metrics::WebhookMetrics;
 use call::{Answer, Caller};
 pub(crate) use dispatch::{Dispatcher, Identity};
-pub use guard::{Guard, Refused};
+pub use guard::{Guard, Reach, Refused};
 use health::Health;
+pub(crate) use recorder::Recorder;
+pub(crate) use replay::Replayer;
 pub(crate) use retry::Retrier;
 pub use sign::{Signature, secret_text};
+use standing::Standing;
 use window::Number;
 
 /// Dispatchers of the whole platform: accounts are spread over them. The database has a lease
@@ -45,6 +54,9 @@ pub(crate) struct Webhooks {
     metrics: WebhookMetrics,
     caller: Caller,
     health: Arc<Health>,
+    standing: Arc<Standing>,
+    /// Calls made, to be written down.
+    made: mpsc::Sender<CallRecord>,
     /// Most calls under way at once, of each of the two kinds.
     calls_max: usize,
     /// The dispatchers held by this process. Repeated calls follow them, so that two workers
@@ -59,12 +71,46 @@ pub(crate) struct Webhooks {
 enum Ended {
     /// The endpoint has it.
     Taken,
-    /// Nobody wants it any more: 410, or the endpoint was deleted or switched off.
+    /// Nobody wants it any more: 410, or the endpoint was deleted.
     Unwanted,
     /// The endpoint's fault: counts as a call made.
     Failed,
-    /// Our fault: the endpoint could not be looked up.
+    /// The endpoint is switched off, or could not be looked up: its call waits.
     NotMade,
+}
+
+/// What is told to an endpoint.
+#[derive(Clone, Debug)]
+struct Told {
+    event: EventId,
+    subject: Uuid,
+    kind: EventType,
+    body: Bytes,
+}
+
+/// A call that is over.
+#[derive(Debug)]
+struct Made {
+    ended: Ended,
+    /// None when the endpoint was not called.
+    report: Option<Report>,
+}
+
+/// What is known of a call before it is decided when to make it again.
+#[derive(Debug)]
+struct Report {
+    id: WebhookCallId,
+    answer: Answer,
+    duration_ms: i32,
+}
+
+impl Made {
+    fn without_call(ended: Ended) -> Self {
+        Self {
+            ended,
+            report: None,
+        }
+    }
 }
 
 impl Webhooks {
@@ -76,60 +122,130 @@ impl Webhooks {
         sealer: Sealer,
         clock: Clock,
         metrics: WebhookMetrics,
-    ) -> Result<Self, reqwest::Error> {
-        Ok(Self {
+    ) -> Result<(Self, Recorder), reqwest::Error> {
+        let standing = Arc::<Standing>::default();
+        let (made, log) = mpsc::channel(recorder::WAITING_MAX);
+        let recorder = Recorder {
+            store: store.clone(),
+            clock: clock.clone(),
+            standing: Arc::clone(&standing),
+            log,
+        };
+        let guard = Guard::new(
+            config.webhook_allowed_networks.clone(),
+            config.webhook_ports.clone(),
+        );
+        let webhooks = Self {
             store,
             sealer,
             clock,
             metrics,
-            caller: Caller::new(config.webhook_allowed_networks.clone())?,
+            caller: Caller::new(guard)?,
             health: Arc::default(),
+            standing,
+            made,
             calls_max: config.max_webhook_calls.get() as usize,
             held: watch::Sender::default(),
             set_aside: Arc::default(),
-        })
+        };
+        Ok((webhooks, recorder))
     }
 
-    /// Makes one call to `endpoint` about `event`.
-    async fn call(&self, endpoint: EndpointNo, event: EventId, body: Bytes) -> Ended {
+    /// Makes one call to `endpoint`.
+    async fn call(&self, endpoint: EndpointNo, told: &Told) -> Made {
         let found = match self.store.endpoint(endpoint, &self.sealer).await {
             Ok(Some(found)) if found.enabled => found,
-            Ok(_) => {
+            // It may be enabled again, or is already and we do not know it yet.
+            Ok(Some(_)) => return Made::without_call(Ended::NotMade),
+            Ok(None) => {
                 self.give_up("no_endpoint");
-                return Ended::Unwanted;
+                return Made::without_call(Ended::Unwanted);
             }
             Err(error) if error.is_unavailable() => {
                 warn(&error, "could not look up a webhook endpoint");
-                return Ended::NotMade;
+                return Made::without_call(Ended::NotMade);
             }
             Err(error) => {
                 // A secret that does not open, say: it takes its turns like an endpoint that is
                 // down, until the operator has helped.
                 warn(&error, "a webhook endpoint cannot be called");
                 self.health.failed(endpoint);
-                return Ended::Failed;
+                return Made::without_call(Ended::Failed);
             }
         };
-        let signature = Signature::new(&found.secret, event, self.clock.now(), &body);
+        let (at, started) = (self.clock.now(), Instant::now());
+        let signature = Signature::new(found.secrets(at), told.event, at, &told.body);
+        let body = told.body.clone();
         let answer = self.caller.post(&found.url, &signature, body).await;
+        let duration_ms = i32::try_from(started.elapsed().as_millis()).unwrap_or(i32::MAX);
+        let result = answer.result;
         self.metrics
             .calls
-            .with_label_values(&[answer.label()])
+            .with_label_values(&[result.as_str()])
             .inc();
-        match answer {
-            Answer::Taken => {
-                self.health.succeeded(endpoint);
-                self.metrics
-                    .age_seconds
-                    .observe(age_secs(event, self.clock.now()));
+        let ended = self.judge(&found, told.event, result);
+        if ended == Ended::Failed {
+            let (event, said) = (told.event, &answer.said);
+            tracing::debug!(%event, endpoint = endpoint.0, %said, "webhook call failed");
+        }
+        Made {
+            ended,
+            report: Some(Report {
+                id: WebhookCallId::from_uuid(new_id(at)),
+                answer,
+                duration_ms,
+            }),
+        }
+    }
+
+    /// Remembers what a call says about its endpoint.
+    fn judge(&self, endpoint: &store::Endpoint, event: EventId, result: CallResult) -> Ended {
+        let now = self.clock.now();
+        match result {
+            CallResult::Taken => {
+                self.health.succeeded(endpoint.no);
+                self.standing.succeeded(endpoint);
+                self.metrics.age_seconds.observe(age_secs(event, now));
                 Ended::Taken
             }
-            Answer::Gone => Ended::Unwanted,
-            Answer::Failed(failure) => {
-                tracing::debug!(%failure, %event, endpoint = endpoint.0, "webhook call failed");
-                self.health.failed(endpoint);
+            CallResult::Gone => {
+                self.standing.gone(endpoint.no);
+                Ended::Unwanted
+            }
+            _ => {
+                self.health.failed(endpoint.no);
+                self.standing.failed(endpoint, now);
                 Ended::Failed
             }
+        }
+    }
+
+    /// Hands the call over to be written down, with what was decided about it. The log is for
+    /// people: when it cannot keep up, it loses rows and holds no call back.
+    fn record(
+        &self,
+        endpoint: EndpointNo,
+        told: &Told,
+        report: Report,
+        (attempt, is_replay): (u16, bool),
+        next_at: Option<OffsetDateTime>,
+    ) {
+        let record = CallRecord {
+            id: report.id,
+            endpoint,
+            event: told.event,
+            subject: told.subject,
+            kind: told.kind,
+            attempt,
+            result: report.answer.result,
+            status: report.answer.status,
+            response: report.answer.said,
+            duration_ms: report.duration_ms,
+            next_at,
+            is_replay,
+        };
+        if self.made.try_send(record).is_err() {
+            self.metrics.unlogged.inc();
         }
     }
 
@@ -142,6 +258,18 @@ impl Webhooks {
 fn number_of(account: AccountNo) -> Number {
     // Below 16, so it fits; the same arithmetic as in the statement that reads the log.
     (account.0 % DISPATCHERS) as Number
+}
+
+/// A new id of this time.
+fn new_id(at: OffsetDateTime) -> Uuid {
+    let unix_ms = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    uuid_v7(unix_ms, rand::random())
+}
+
+/// The lowest id of this time.
+pub(crate) fn lowest_id(at: OffsetDateTime) -> Uuid {
+    let unix_ms = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    Uuid::from_u128(u128::from(unix_ms) << 80)
 }
 
 /// Seconds since the event happened; 0 for one from a clock ahead of ours.

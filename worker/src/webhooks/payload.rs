@@ -28,6 +28,9 @@ pub(super) enum PayloadError {
 #[derive(Serialize)]
 struct SubjectData {
     id: String,
+    /// Why it came to that, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// The body, the same for every endpoint and every retry.
@@ -43,6 +46,9 @@ pub(super) fn body(row: &LogRow) -> Result<Bytes, PayloadError> {
             event,
             SubjectData {
                 id: subject_id(row),
+                reason: (event.kind == EventType::WebhookDisabled)
+                    .then(|| event.reply.clone())
+                    .flatten(),
             },
         )?)?
     };
@@ -100,9 +106,9 @@ fn metadata(message: &LogMessage) -> Result<BTreeMap<String, String>, PayloadErr
     }
 }
 
-/// The attempt that caused the event; `queued` and cancellations have none.
+/// The attempt that caused the event; `queued`, suppressions and cancellations have none.
 fn attempt(event: &StoredEvent) -> Option<AttemptData> {
-    (event.attempt > 0).then(|| AttemptData {
+    (event.attempt > 0 && event.kind != EventType::EmailSuppressed).then(|| AttemptData {
         number: event.attempt,
         ambiguous: event.flags.contains(EventFlags::AMBIGUOUS),
         source: event.source.clone(),
@@ -271,6 +277,17 @@ mod tests {
             json!({"id": "whk_00000000000000000000000100"})
         );
         assert!(told.get("sequence").is_none());
+    }
+
+    #[test]
+    fn a_disabled_webhook_tells_why() {
+        let mut disabled = row(event(EventType::WebhookDisabled));
+        (disabled.message, disabled.event.rcpt) = (None, None);
+        disabled.event.reply = Some("gone".into());
+        assert_eq!(
+            told(&disabled)["data"],
+            json!({"id": "whk_00000000000000000000000100", "reason": "gone"})
+        );
     }
 
     #[test]

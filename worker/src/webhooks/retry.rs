@@ -6,7 +6,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use mail::ids::EventId;
 use service::shutdown::Shutdown;
 use store::{AccountNo, EndpointNo, PendingCall, StoreError};
@@ -16,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::lanes::Lanes;
 use super::schedule::{is_too_old, next_call_at};
-use super::{Ended, Webhooks, payload, warn};
+use super::{Ended, Told, Webhooks, payload, warn};
 
 /// How often due calls are looked for.
 const POLL_PERIOD: Duration = Duration::from_millis(250);
@@ -27,13 +26,16 @@ const DUE_PER_ENDPOINT_MAX: i64 = 64;
 /// Due calls read in all. When they are more, fewer are read of each endpoint, down to one, so
 /// that the backlogs of dead endpoints do not hide the calls of the others.
 const DUE_MAX: i64 = 8_192;
+/// Calls of replays that wait in the lane of an endpoint. What is due by itself comes before those
+/// in the table, but not before those in the lane.
+const REPLAYED_AHEAD_MAX: usize = 32;
 const MEASURE_PERIOD: Duration = Duration::from_secs(15);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A row of the table of pending calls, and what to send.
 struct Job {
     row: PendingCall,
-    body: Bytes,
+    told: Told,
 }
 
 /// What names a row: the time is part of it, as a call that failed again becomes another row.
@@ -108,14 +110,18 @@ impl Retrier {
             .due_calls_of(&held, now, self.due_per_endpoint, DUE_MAX)
             .await?;
         self.due_per_endpoint = next_depth(self.due_per_endpoint, due.len());
+        let replayed = store
+            .due_replay_calls(&held, now, self.due_per_endpoint)
+            .await?;
         let mut planned: HashMap<EndpointNo, usize> = HashMap::new();
         let mut wanted = Vec::new();
-        for row in due {
+        for row in due.into_iter().chain(replayed) {
             let planned = planned.entry(row.endpoint).or_default();
-            if self.busy.contains(&key(&row)) || !self.has_room(row.endpoint, *planned) {
+            if self.busy.contains(&key(&row)) || !self.has_room(&row, *planned) {
                 continue;
             }
-            if is_too_old(row.event_id, now) {
+            // Who asks for old events wants them.
+            if row.replay.is_none() && is_too_old(row.event_id, now) {
                 self.drop_row(&row, "too_old").await?;
                 continue;
             }
@@ -125,10 +131,10 @@ impl Retrier {
         if wanted.is_empty() {
             return Ok(());
         }
-        let bodies = self.bodies(&wanted).await?;
+        let told = self.told(&wanted).await?;
         for row in wanted {
-            match bodies.get(&row.event_id) {
-                Some((account, body)) => self.push(*account, row, body.clone()),
+            match told.get(&row.event_id) {
+                Some((account, told)) => self.push(*account, row, told.clone()),
                 None => self.drop_row(&row, "no_payload").await?,
             }
         }
@@ -137,30 +143,37 @@ impl Retrier {
 
     /// A failing endpoint is probed with one call at a time: its other rows stay due, and
     /// untried, until the probe is answered.
-    fn has_room(&self, endpoint: EndpointNo, planned: usize) -> bool {
-        let occupied = self.lanes.len(endpoint) + planned > 0;
-        !(occupied && self.webhooks.health.is_failing(endpoint))
+    fn has_room(&self, row: &PendingCall, planned: usize) -> bool {
+        let ahead = self.lanes.len(row.endpoint) + planned;
+        let is_probe_out = ahead > 0 && self.webhooks.health.is_failing(row.endpoint);
+        !is_probe_out && (row.replay.is_none() || ahead < REPLAYED_AHEAD_MAX)
     }
 
     /// Whose it is and what to send, by event. An event that cannot be told any more is missing.
-    async fn bodies(
+    async fn told(
         &self,
         rows: &[PendingCall],
-    ) -> Result<HashMap<EventId, (AccountNo, Bytes)>, StoreError> {
+    ) -> Result<HashMap<EventId, (AccountNo, Told)>, StoreError> {
         let events: Vec<_> = rows.iter().map(|row| (row.event_id, row.subject)).collect();
-        let mut bodies = HashMap::new();
-        for told in self.webhooks.store.log_rows(&events).await? {
-            let event = told.event.id;
-            match payload::body(&told) {
+        let mut all = HashMap::new();
+        for found in self.webhooks.store.log_rows(&events).await? {
+            let event = found.event.id;
+            match payload::body(&found) {
                 Ok(body) => {
-                    bodies.insert(event, (told.account, body));
+                    let told = Told {
+                        event,
+                        subject: found.subject,
+                        kind: found.event.kind,
+                        body,
+                    };
+                    all.insert(event, (found.account, told));
                 }
                 Err(error) => {
                     tracing::error!(%error, %event, "an event cannot be told to its webhooks");
                 }
             }
         }
-        Ok(bodies)
+        Ok(all)
     }
 
     async fn drop_row(&self, row: &PendingCall, reason: &'static str) -> Result<(), StoreError> {
@@ -169,17 +182,17 @@ impl Retrier {
         Ok(())
     }
 
-    fn push(&mut self, account: AccountNo, row: PendingCall, body: Bytes) {
+    fn push(&mut self, account: AccountNo, row: PendingCall, told: Told) {
         self.busy.insert(key(&row));
-        self.lanes.push(account, row.endpoint, Job { row, body });
+        self.lanes.push(account, row.endpoint, Job { row, told });
     }
 
     fn start_calls(&mut self) {
-        while let Some((_, Job { row, body })) = self.lanes.start() {
+        while let Some((_, Job { row, told })) = self.lanes.start() {
             let (webhooks, key) = (self.webhooks.clone(), key(&row));
             let task = self
                 .calls
-                .spawn(async move { repeat(&webhooks, row, body).await });
+                .spawn(async move { repeat(&webhooks, row, &told).await });
             self.flights.insert(task.id(), key);
         }
     }
@@ -207,11 +220,12 @@ impl Retrier {
 }
 
 /// Calls again, and moves or removes the row by what came of it.
-async fn repeat(webhooks: &Webhooks, row: PendingCall, body: Bytes) {
-    let next_at = match webhooks.call(row.endpoint, row.event_id, body).await {
+async fn repeat(webhooks: &Webhooks, row: PendingCall, told: &Told) {
+    let made = webhooks.call(row.endpoint, told).await;
+    let calls_made = row.attempt.saturating_add(1);
+    let next_at = match made.ended {
         Ended::Taken | Ended::Unwanted => None,
         Ended::Failed => {
-            let calls_made = row.attempt.saturating_add(1);
             let next_at = next_call_at(calls_made, webhooks.clock.now(), rand::random());
             if next_at.is_none() {
                 webhooks.give_up("exhausted");
@@ -221,6 +235,10 @@ async fn repeat(webhooks: &Webhooks, row: PendingCall, body: Bytes) {
         // The row stays due.
         Ended::NotMade => return,
     };
+    if let Some(report) = made.report {
+        let which = (calls_made, row.replay.is_some());
+        webhooks.record(row.endpoint, told, report, which, next_at);
+    }
     if let Err(error) = webhooks.store.reschedule_call(&row, next_at).await {
         // It will be called again: at least once is what is promised.
         warn(&error, "could not note what came of a webhook call");

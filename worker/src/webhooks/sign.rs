@@ -33,20 +33,34 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Signs `body`: base64 of HMAC-SHA256 over `id.timestamp.body`, marked as version 1.
+    /// Signs `body` with each secret: base64 of HMAC-SHA256 over `id.timestamp.body`, marked as
+    /// version 1. While a secret is replaced there are two: receivers take either.
     /// `at` is the time of this call and not of the event: receivers refuse what is old.
-    pub fn new(secret: &[u8], event: EventId, at: OffsetDateTime, body: &[u8]) -> Self {
-        Self::of_text(secret, event.to_string(), at.unix_timestamp(), body)
+    pub fn new<'a>(
+        secrets: impl IntoIterator<Item = &'a [u8]>,
+        event: EventId,
+        at: OffsetDateTime,
+        body: &[u8],
+    ) -> Self {
+        Self::of_text(secrets, event.to_string(), at.unix_timestamp(), body)
     }
 
-    fn of_text(secret: &[u8], id: String, unix_secs: i64, body: &[u8]) -> Self {
+    fn of_text<'a>(
+        secrets: impl IntoIterator<Item = &'a [u8]>,
+        id: String,
+        unix_secs: i64,
+        body: &[u8],
+    ) -> Self {
         let timestamp_secs = unix_secs.to_string();
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let mut signed = hmac::Context::with_key(&key);
-        for piece in [id.as_bytes(), b".", timestamp_secs.as_bytes(), b".", body] {
-            signed.update(piece);
-        }
-        let signatures = format!("v1,{}", STANDARD.encode(signed.sign()));
+        let pieces = [id.as_bytes(), b".", timestamp_secs.as_bytes(), b".", body];
+        let sign = |secret: &[u8]| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+            let mut signed = hmac::Context::with_key(&key);
+            pieces.iter().for_each(|piece| signed.update(piece));
+            format!("v1,{}", STANDARD.encode(signed.sign()))
+        };
+        let signatures: Vec<String> = secrets.into_iter().map(sign).collect();
+        let signatures = signatures.join(" ");
         Self {
             id,
             timestamp_secs,
@@ -84,7 +98,7 @@ mod tests {
         let secret = STANDARD.decode(SECRET).unwrap();
         let body = br#"{"test": 2432232314}"#;
         let id = "msg_p5jXN8AQM9LWM0D4loKWxJek".to_owned();
-        let signature = Signature::of_text(&secret, id, 1_614_265_330, body);
+        let signature = Signature::of_text([secret.as_slice()], id, 1_614_265_330, body);
         assert_eq!(
             signature.signatures,
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
@@ -95,7 +109,12 @@ mod tests {
     #[test]
     fn both_header_families_carry_the_same_values() {
         let event = EventId::from_uuid(uuid::Uuid::from_u128(7));
-        let signature = Signature::new(b"key", event, OffsetDateTime::UNIX_EPOCH, b"{}");
+        let signature = Signature::new(
+            [b"key".as_slice()],
+            event,
+            OffsetDateTime::UNIX_EPOCH,
+            b"{}",
+        );
         let headers: Vec<(&str, &str)> = signature.headers().collect();
         assert_eq!(headers.len(), 6);
         assert_eq!(headers[0], ("webhook-id", "evt_00000000000000000000000007"));
@@ -110,22 +129,38 @@ mod tests {
     fn every_part_is_signed() {
         let at = OffsetDateTime::UNIX_EPOCH;
         let event = |bits| EventId::from_uuid(uuid::Uuid::from_u128(bits));
-        let base = Signature::new(b"key", event(1), at, b"{}").signatures;
+        let base = Signature::new([b"key".as_slice()], event(1), at, b"{}").signatures;
         let second = time::Duration::SECOND;
         for other in [
-            Signature::new(b"kez", event(1), at, b"{}"),
-            Signature::new(b"key", event(2), at, b"{}"),
-            Signature::new(b"key", event(1), at + second, b"{}"),
-            Signature::new(b"key", event(1), at, b"{ }"),
+            Signature::new([b"kez".as_slice()], event(1), at, b"{}"),
+            Signature::new([b"key".as_slice()], event(2), at, b"{}"),
+            Signature::new([b"key".as_slice()], event(1), at + second, b"{}"),
+            Signature::new([b"key".as_slice()], event(1), at, b"{ }"),
         ] {
             assert_ne!(base, other.signatures);
         }
     }
 
     #[test]
+    fn each_secret_signs_and_a_space_is_between() {
+        let event = EventId::from_uuid(uuid::Uuid::from_u128(7));
+        let at = OffsetDateTime::UNIX_EPOCH;
+        let of = |secrets: &[&[u8]]| {
+            Signature::new(secrets.iter().copied(), event, at, b"{}").signatures
+        };
+        let (new, old) = (of(&[b"new"]), of(&[b"old"]));
+        assert_eq!(of(&[b"new", b"old"]), format!("{new} {old}"));
+    }
+
+    #[test]
     fn a_logged_signature_cannot_be_replayed() {
         let event = EventId::from_uuid(uuid::Uuid::from_u128(7));
-        let signature = Signature::new(b"key", event, OffsetDateTime::UNIX_EPOCH, b"{}");
+        let signature = Signature::new(
+            [b"key".as_slice()],
+            event,
+            OffsetDateTime::UNIX_EPOCH,
+            b"{}",
+        );
         assert!(!format!("{signature:?}").contains("v1,"));
     }
 }

@@ -15,9 +15,10 @@ use mail::ids::{
 use mail::retry::StreamClass;
 use service::clock::{Clock, ClockFile};
 use service::metrics::Metrics;
+use service::resolver::Resolver;
 use service::shutdown::Shutdown;
 use sqlx::PgPool;
-use store::{Account, SealKey, Sealer, Store, StoreOptions, Stream};
+use store::{Account, EndpointNo, NewEndpoint, SealKey, Sealer, Store, StoreOptions, Stream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -36,10 +37,12 @@ pub(crate) struct Platform {
     pub(crate) account: Account,
     pub(crate) clock_file: ClockFile,
     pub(crate) pool: PgPool,
-    sealer: Sealer,
-    clock: Clock,
+    pub(crate) sealer: Sealer,
+    pub(crate) clock: Clock,
     stream: Stream,
     node: NodeId,
+    /// Where the worker looks at records of domains; nowhere unless a test says so.
+    pub(crate) resolver: Resolver,
     _clock_dir: tempfile::TempDir,
     _database: database::Database,
 }
@@ -83,6 +86,7 @@ impl Platform {
             clock,
             stream,
             node: NodeId::from_uuid(Uuid::new_v4()),
+            resolver: Resolver::offline(),
             _clock_dir: clock_dir,
             _database: database,
         })
@@ -101,6 +105,9 @@ impl Platform {
             name: "test".into(),
             max_webhook_calls: 64.try_into().unwrap(),
             webhook_allowed_networks: loopback.to_vec(),
+            resolver: self.resolver.clone(),
+            return_path_domain: Some("bounces.test".parse().unwrap()),
+            webhook_ports: vec![80, 443],
             events_committed: Arc::new(Notify::new()),
         };
         let (store, sealer, clock) = (self.store.clone(), self.sealer.clone(), self.clock.clone());
@@ -120,28 +127,45 @@ impl Platform {
     }
 
     /// Registers the receiver for `email.queued`.
-    pub(crate) async fn endpoint(&self, receiver: &Receiver) {
-        let (id, types) = (
-            WebhookEndpointId::from_uuid(Uuid::new_v4()),
-            [EventType::EmailQueued],
-        );
-        self.store
-            .create_endpoint(
-                id,
-                self.account.no,
-                &receiver.url,
-                &types,
-                SECRET,
-                &self.sealer,
-                self.clock.now(),
-            )
+    pub(crate) async fn endpoint(&self, receiver: &Receiver) -> (EndpointNo, WebhookEndpointId) {
+        self.endpoint_for(&self.account, &receiver.url, &[EventType::EmailQueued])
             .await
-            .unwrap();
+    }
+
+    pub(crate) async fn endpoint_for(
+        &self,
+        account: &Account,
+        url: &str,
+        types: &[EventType],
+    ) -> (EndpointNo, WebhookEndpointId) {
+        let id = WebhookEndpointId::from_uuid(Uuid::new_v4());
+        let new = NewEndpoint {
+            id,
+            account: account.no,
+            url,
+            types,
+            secret: SECRET,
+        };
+        let made = self
+            .store
+            .create_endpoint(&new, 50, &self.sealer, self.clock.now());
+        (made.await.unwrap().unwrap(), id)
+    }
+
+    /// Another account.
+    pub(crate) async fn other_account(&self) -> Account {
+        let id = AccountId::from_uuid(Uuid::new_v4());
+        let made = self.store.create_account(id, "Other", self.clock.now());
+        made.await.unwrap()
     }
 
     /// Writes messages to one recipient each, with their `email.queued` events, in one
     /// transaction, as accepting does.
     pub(crate) async fn send(&self, count: usize) -> Vec<EventId> {
+        self.send_for(&self.account, count).await
+    }
+
+    pub(crate) async fn send_for(&self, account: &Account, count: usize) -> Vec<EventId> {
         let unix_ms = self.clock.unix_ms() as u64;
         let random = || rand_bytes(Uuid::new_v4());
         let messages: Vec<Uuid> = (0..count)
@@ -161,13 +185,27 @@ impl Platform {
         )
         .bind(&messages)
         .bind(&events)
-        .bind(self.account.no.0)
+        .bind(account.no.0)
         .bind(self.stream.no.0)
         .bind(EventType::EmailQueued.code())
         .execute(&self.pool)
         .await
         .unwrap();
         events.into_iter().map(EventId::from_uuid).collect()
+    }
+
+    /// Partitions of the day it is by now.
+    pub(crate) async fn make_partitions(&self) {
+        let today = self.clock.now().date();
+        self.store
+            .make_partitions(std::iter::once(today))
+            .await
+            .unwrap();
+    }
+
+    /// For an id of this moment.
+    pub(crate) fn fresh_uuid(&self) -> Uuid {
+        uuid_v7(self.clock.unix_ms() as u64, rand_bytes(Uuid::new_v4()))
     }
 
     /// Calls that are set aside, by how often they were made.

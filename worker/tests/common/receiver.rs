@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Router, routing};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -27,9 +28,11 @@ impl Received {
 }
 
 /// What to answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Status(u16),
+    Body(u16, &'static str),
+    RedirectTo(String),
     After(Duration, u16),
     Never,
 }
@@ -104,7 +107,7 @@ impl Drop for Receiver {
     }
 }
 
-async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
     let mut before = 0;
     desk.calls.send_modify(|calls| {
         before = calls.len();
@@ -112,11 +115,15 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Stat
     });
     let status = match (desk.replies)(before) {
         Reply::Status(status) => status,
+        Reply::Body(status, body) => {
+            return (StatusCode::from_u16(status).unwrap(), body).into_response();
+        }
+        Reply::RedirectTo(url) => return Redirect::temporary(&url).into_response(),
         Reply::After(pause, status) => {
             tokio::time::sleep(pause).await;
             status
         }
         Reply::Never => std::future::pending().await,
     };
-    StatusCode::from_u16(status).unwrap()
+    StatusCode::from_u16(status).unwrap().into_response()
 }
