@@ -136,9 +136,9 @@ async fn unknown_addresses_and_methods_are_problems_too() {
             .await
             .refused(404, "not_found");
     }
-    let answer = platform.get(&platform.live_key, "/v1/emails").await;
+    let answer = platform.delete(&platform.live_key, "/v1/emails").await;
     answer.refused(405, "method_not_allowed");
-    assert_eq!(answer.headers[header::ALLOW], "POST");
+    assert_eq!(answer.headers[header::ALLOW], "POST,GET,HEAD");
     let invented = Method::from_bytes(b"INVENTED").unwrap();
     let request = with_key(&platform.live_key, invented, "/v1/webhooks").body(Body::empty());
     platform

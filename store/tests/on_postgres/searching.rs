@@ -308,7 +308,7 @@ async fn a_long_search_ends_early_and_goes_on_where_it_ended() {
         test: false,
         sender: "other@acme.test".into(),
         recipient: format!("{rcpt}@many.test"),
-        tags: Vec::new(),
+        tags: vec!["receipt".into()],
     };
     // The 5,000th delivery is in the middle of a message.
     let rows: Vec<SearchRow> = (0..OTHERS / 3)
@@ -340,6 +340,22 @@ async fn a_long_search_ends_early_and_goes_on_where_it_ended() {
     let page = page.await.unwrap();
     let ids: Vec<MessageId> = page.emails.iter().map(|email| email.id).collect();
     assert_eq!((ids, page.next), (vec![wanted], None));
+
+    // A tag leads through 1,000 messages at a time, the last one once more.
+    let filter = EmailFilter {
+        status: None,
+        tag: Some("receipt".into()),
+        ..filter
+    };
+    let (mut after, mut found) = (None, Vec::new());
+    for pages_left in [2, 1, 0] {
+        let page = world.store.search_emails(account, &filter, after, 10);
+        let page = page.await.unwrap();
+        assert_eq!(page.next.is_some(), pages_left > 0, "{pages_left}");
+        found.extend(page.emails.into_iter().map(|email| email.id));
+        after = page.next;
+    }
+    assert_eq!(found, [wanted]);
 }
 
 #[tokio::test]
