@@ -1,5 +1,5 @@
 //! Finding mail by what people remember of it, newest first, from the search index (seconds behind
-//! the log). Every look-up walks one index in the order of message ids and stops after 5,000
+//! the log). Every look-up walks one index in the order of message ids and stops after 2,000
 //! deliveries (1,000 messages of a tag), found or not: no question can run away. One message has
 //! fewer deliveries, so that a cursor always moves on.
 
@@ -129,11 +129,11 @@ macro_rules! walk {
 macro_rules! by {
     ($condition:literal) => {
         Statements {
-            find: find_in!(walk!("s.* FROM email_search s", $condition, "LIMIT 5000")),
+            find: find_in!(walk!("s.* FROM email_search s", $condition, "LIMIT 2000")),
             walk_end: walk!(
                 "s.message_id FROM email_search s",
                 $condition,
-                "OFFSET 4999 LIMIT 1"
+                "OFFSET 1999 LIMIT 1"
             ),
         }
     };

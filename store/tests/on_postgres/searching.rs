@@ -292,7 +292,7 @@ async fn page_with(world: &World, lease: &SearchLease, rows: usize) -> SearchPag
 /// Other mail in between: more than one look-up reads.
 #[tokio::test]
 async fn a_long_search_ends_early_and_goes_on_where_it_ended() {
-    const OTHERS: u64 = 6_000;
+    const OTHERS: u64 = 3_600;
     let Some(world) = World::start().await else {
         return;
     };
@@ -310,7 +310,7 @@ async fn a_long_search_ends_early_and_goes_on_where_it_ended() {
         recipient: format!("{rcpt}@many.test"),
         tags: vec!["receipt".into()],
     };
-    // The 5,000th delivery is in the middle of a message.
+    // The 2,000th delivery is in the middle of a message.
     let rows: Vec<SearchRow> = (0..OTHERS / 3)
         .flat_map(|number| (0..3).map(move |rcpt| (number, rcpt)))
         .map(|(number, rcpt)| row(number, rcpt))
@@ -332,7 +332,7 @@ async fn a_long_search_ends_early_and_goes_on_where_it_ended() {
     let page = world.store.search_emails(account, &filter, None, 10);
     let page = page.await.unwrap();
     assert!(page.emails.is_empty());
-    let end = (OTHERS - 5_000) / 3;
+    let end = (OTHERS - 2_000) / 3;
     let next = page.next.unwrap();
     assert_eq!(next.unix_ms(), unix_ms(NOW) + 1 + end);
     assert!(next > row(end, 0).message, "that message is read again");
@@ -348,7 +348,7 @@ async fn a_long_search_ends_early_and_goes_on_where_it_ended() {
         ..filter
     };
     let (mut after, mut found) = (None, Vec::new());
-    for pages_left in [2, 1, 0] {
+    for pages_left in [1, 0] {
         let page = world.store.search_emails(account, &filter, after, 10);
         let page = page.await.unwrap();
         assert_eq!(page.next.is_some(), pages_left > 0, "{pages_left}");
