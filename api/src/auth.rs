@@ -38,6 +38,8 @@ permissions! {
     SendEmails => "emails:send", test keys: true;
     ReadEmails => "emails:read", test keys: true;
     ManageWebhooks => "webhooks:*", test keys: false;
+    ManageSuppressions => "suppressions:*", test keys: false;
+    ManageDomains => "domains:*", test keys: false;
 }
 
 /// The account that a key speaks for.
@@ -78,8 +80,8 @@ impl<P: Permission> FromRequestParts<AppState> for Allowed<P> {
         }
         require(&key, P::SCOPE)?;
         if key.test && !P::TEST_KEYS {
-            let detail = "webhooks tell about live mail too, so a test key can neither see nor \
-                          change them; use a live key";
+            let detail = "this is about live mail too, so a test key can neither see nor change it; \
+                          use a live key";
             return Err(Problem::new(Code::TestKeyNotAllowed, detail));
         }
         let principal = Principal {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mail::domain_name::DomainName;
 use mail::message::Limits;
 use service::config::Network;
 use store::RetentionClass;
@@ -45,6 +46,10 @@ pub struct ApiConfig {
     pub webhook_allowed_networks: Vec<Network>,
     /// Webhook endpoints that one account may have.
     pub webhook_endpoints_max: usize,
+    /// Sending domains that one account may have.
+    pub domains_max: usize,
+    /// The platform's domain for bounces, which subdomains of sending domains lead to.
+    pub return_path_domain: Option<DomainName>,
     /// Whether `/healthz`, `/readyz` and `/metrics` are answered here too.
     pub operator_routes: bool,
 }
@@ -69,6 +74,8 @@ impl Default for ApiConfig {
             allow_insecure_webhooks: false,
             webhook_allowed_networks: Vec::new(),
             webhook_endpoints_max: 50,
+            domains_max: 100,
+            return_path_domain: None,
             operator_routes: true,
         }
     }

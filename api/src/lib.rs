@@ -7,7 +7,9 @@
 
 mod auth;
 mod body_budget;
+mod commands;
 mod config;
+mod domains;
 mod encoding;
 mod endpoints;
 mod extract;
@@ -21,6 +23,7 @@ mod page;
 mod problem;
 mod random;
 mod router;
+mod screened;
 mod send;
 mod server;
 mod state;
@@ -28,6 +31,7 @@ mod timestamp;
 mod webhook_url;
 
 pub use config::ApiConfig;
+pub use domains::KeyMaker;
 pub use metrics::ApiMetrics;
 pub use openapi::{openapi_document, openapi_yaml};
 pub use router::router;

@@ -10,6 +10,7 @@ pub struct ApiMetrics {
     pub(crate) accept_seconds: Histogram,
     pub(crate) accepted_messages: IntCounter,
     pub(crate) accepted_deliveries: IntCounter,
+    pub(crate) suppressed_deliveries: IntCounter,
 }
 
 impl ApiMetrics {
@@ -36,6 +37,10 @@ impl ApiMetrics {
             accepted_deliveries: metrics.counter(
                 "accepted_deliveries_total",
                 "Deliveries of the accepted messages.",
+            )?,
+            suppressed_deliveries: metrics.counter(
+                "accepted_suppressed_deliveries_total",
+                "Of them, those that ended at once: their recipient is suppressed.",
             )?,
         })
     }

@@ -103,6 +103,10 @@ problem_sets! {
     NotFoundProblem {
         "404" => "There is no such thing in this account",
     }
+    /// What was there once.
+    GoneProblem {
+        "410" => "It was there and is not kept any more",
+    }
     /// What can be wrong with the query.
     ParameterProblem {
         "422" => "A query parameter is not right",

@@ -69,6 +69,15 @@ pub(crate) struct Page<T> {
 }
 
 impl<T> Page<T> {
+    /// A page that goes on at `next`, however few items it has.
+    pub(crate) fn until(data: Vec<T>, next: Option<String>) -> Self {
+        Self {
+            data,
+            has_more: next.is_some(),
+            next,
+        }
+    }
+
     /// A page of `items`, at most `limit` of them; one more than that shows that there is more.
     pub(crate) fn new<C: Display>(
         mut items: Vec<T>,

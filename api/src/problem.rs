@@ -45,10 +45,16 @@ codes! {
     TestKeyNotAllowed, FORBIDDEN, "test_key_not_allowed", "A test key may not do this";
     SenderNotVerified, FORBIDDEN, "sender_not_verified", "The sender's domain is not verified";
     NotFound, NOT_FOUND, "not_found", "There is no such thing";
+    NoTranscript, NOT_FOUND, "no_transcript", "No transcript was kept of this attempt";
+    ContentGone, GONE, "content_gone", "The content is not kept any more";
     MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "This address does not know the method";
     BodyTimeout, REQUEST_TIMEOUT, "body_timeout", "The body took too long to arrive";
     IdempotencyMismatch, CONFLICT, "idempotency_mismatch", "The Idempotency-Key was used for another request";
     TooManyWebhooks, CONFLICT, "too_many_webhooks", "The account has all the webhooks it may have";
+    AlreadySending, CONFLICT, "already_sending", "It is too late for that";
+    TooManyDomains, CONFLICT, "too_many_domains", "The account has all the domains it may have";
+    DomainTaken, CONFLICT, "domain_taken", "Another account has proved this domain";
+    RotationUnderWay, CONFLICT, "rotation_under_way", "A new key waits for its record already";
     Conflict, CONFLICT, "conflict", "Something else is in the way";
     BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large";
     MessageTooLarge, PAYLOAD_TOO_LARGE, "message_too_large", "The message is too large";

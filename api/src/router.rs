@@ -12,17 +12,31 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::body_budget::BodyBudget;
-use crate::endpoints::{emails, sandbox, webhooks};
+use crate::endpoints::{
+    domains, email_actions, email_commands, email_content, email_list, email_resend, emails,
+    sandbox, suppressions, transcripts, webhooks,
+};
 use crate::state::AppState;
 use crate::{encoding, observe, openapi};
 
 /// The routes of the API, described by themselves.
 pub(crate) fn routes(with_inbox: bool) -> OpenApiRouter<AppState> {
     let api = OpenApiRouter::with_openapi(openapi::frame())
-        .routes(routes!(emails::send))
-        .routes(routes!(emails::get))
+        .routes(routes!(emails::send, email_list::list))
+        .routes(routes!(emails::get, email_commands::change))
+        .routes(routes!(email_content::get))
+        .routes(routes!(transcripts::get))
+        .routes(routes!(email_commands::cancel))
+        .routes(routes!(email_resend::resend))
+        .routes(routes!(email_actions::act))
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::delete))
+        .routes(routes!(suppressions::create, suppressions::list))
+        .routes(routes!(suppressions::get, suppressions::delete))
+        .routes(routes!(domains::create, domains::list))
+        .routes(routes!(domains::get, domains::delete))
+        .routes(routes!(domains::verify))
+        .routes(routes!(domains::rotate_dkim))
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));

@@ -20,6 +20,7 @@ use crate::auth::Principal;
 use crate::body_budget::work_on;
 use crate::problem::{Code, FieldProblem, Problem, chain};
 use crate::random;
+use crate::screened::{replayed, screened};
 use crate::state::AppState;
 
 /// The stream of messages that name none.
@@ -30,6 +31,7 @@ const STREAM_DEFAULT: &str = "transactional";
 pub(crate) struct AcceptedEmail {
     #[schema(value_type = String, example = "msg_01kasxq2bke9qa1bz2t0zc6800")]
     id: MessageId,
+    /// queued; suppressed when all deliveries are.
     #[schema(example = "queued")]
     status: &'static str,
     /// One for each address in to, cc and bcc.
@@ -43,6 +45,7 @@ struct AcceptedDelivery {
     id: DeliveryId,
     #[schema(example = "ana@example.com")]
     to: String,
+    /// queued, or suppressed: the recipient is on the suppression list and is sent nothing.
     #[schema(example = "queued")]
     status: &'static str,
 }
@@ -128,12 +131,14 @@ async fn authorise_sender(
     let refuse = |detail| Err(Problem::new(Code::SenderNotVerified, detail));
     match state.store.sender_domain(principal.account, name).await? {
         Some(domain) if domain.verified => Ok(domain),
-        Some(_) => refuse(format!(
-            "{name} is not verified yet: publish its DNS records and have them checked"
+        Some(domain) => refuse(format!(
+            "{name} is not verified: publish the records that GET /v1/domains/{id} shows, then have \
+             them looked at with POST /v1/domains/{id}/verify",
+            id = domain.id
         )),
         None => refuse(format!(
-            "{name} is not a domain of this account: send from one that is, or have the operator add it \
-             (postrider account --name ... --domain {name})"
+            "{name} is not a domain of this account: add it with POST /v1/domains, or send from one \
+             that is (a verified domain does not speak for its subdomains)"
         )),
     }
 }
@@ -163,7 +168,7 @@ async fn choose_way(
     Ok(Way { stream, pool })
 }
 
-async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
+pub(crate) async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
     let pool = if state.config.sandbox_available {
         state.store.sandbox_pool().await?
     } else {
@@ -235,7 +240,8 @@ async fn intern_recipients(
         .collect())
 }
 
-/// The body of the answer, made before the commit because it is stored with it.
+/// The body of the answer, made before the commit because it is stored with it. Who turns out to be
+/// suppressed is put in afterwards.
 fn answer(prepared: &Prepared) -> Result<String, Problem> {
     let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
         id: prepared.id.delivery(number),
@@ -318,7 +324,7 @@ fn flags(principal: &Principal, message: &Message, composed: &Composed) -> Messa
     set.fold(MessageFlags::NONE, MessageFlags::with)
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, Problem> {
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String, Problem> {
     serde_json::to_string(value).map_err(|error| {
         tracing::error!(%error, "could not write JSON");
         Problem::new(
@@ -329,7 +335,7 @@ fn to_json(value: &impl Serialize) -> Result<String, Problem> {
 }
 
 /// The commit, shared with every request that waits at the same moment.
-async fn accept(
+pub(crate) async fn accept(
     state: &AppState,
     request: AcceptRequest,
     answer: String,
@@ -342,13 +348,22 @@ async fn accept(
     let timer = state.metrics.accept_seconds.start_timer();
     let accepted = state.acceptor.accept(request).await;
     timer.observe_duration();
+    let count = || {
+        state.metrics.accepted_messages.inc();
+        state.metrics.accepted_deliveries.inc_by(deliveries as u64);
+    };
     match accepted? {
         Accepted::Stored => {
-            state.metrics.accepted_messages.inc();
-            state.metrics.accepted_deliveries.inc_by(deliveries as u64);
+            count();
             Ok(Outcome::Accepted(answer))
         }
-        Accepted::Replayed { response } => Ok(Outcome::Replayed(response)),
+        Accepted::Screened { suppressed } => {
+            count();
+            let metric = &state.metrics.suppressed_deliveries;
+            metric.inc_by(suppressed.len() as u64);
+            Ok(Outcome::Accepted(screened(answer, &suppressed)))
+        }
+        Accepted::Replayed { response } => Ok(Outcome::Replayed(replayed(state, response).await?)),
         Accepted::KeyConflict => {
             let detail = "the Idempotency-Key came with another body within the last 24 hours; \
                           use a new key for a new message";

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use service::clock::Clock;
 use service::metrics::Metrics;
+use service::resolver::Resolver;
 use store::{Acceptor, Sealer, Store};
 
 use crate::config::ApiConfig;
+use crate::domains::KeyMaker;
 use crate::metrics::ApiMetrics;
 
 /// The parts a running HTTP interface is made of. Clones share them.
@@ -18,6 +20,10 @@ pub struct AppState {
     pub acceptor: Acceptor,
     /// Seals secrets before they are stored.
     pub sealer: Arc<Sealer>,
+    /// Looks at the records of sending domains.
+    pub resolver: Resolver,
+    /// Makes their DKIM keys.
+    pub key_maker: KeyMaker,
     /// The only source of domain time.
     pub clock: Clock,
     /// The operator's decisions.

@@ -120,7 +120,7 @@ fn header_fields(
     Ok(out)
 }
 
-fn rfc_date(date: OffsetDateTime) -> Result<String, time::error::Format> {
+pub(crate) fn rfc_date(date: OffsetDateTime) -> Result<String, time::error::Format> {
     date.to_offset(UtcOffset::UTC).format(&Rfc2822)
 }
 

@@ -67,6 +67,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// What happened. 1 to 49 belong to emails, 50 and up to everything else.
     EventType {

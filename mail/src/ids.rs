@@ -154,6 +154,7 @@ id_kinds! {
     WebhookEndpointId => "whk", "a webhook endpoint";
     WebhookCallId => "whc", "one webhook call";
     StreamId => "str", "a stream";
+    SuppressionId => "sup", "an entry of a suppression list";
     PoolId => "pool", "a pool of egress sources";
     SourceId => "src", "an egress source";
     AccountId => "acc", "an account";

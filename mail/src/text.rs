@@ -65,6 +65,24 @@ impl DbText {
         Self(kept)
     }
 
+    /// Like [`DbText::from_remote`], for text of several lines: line ends stay, as a bare LF.
+    pub fn from_remote_lines(bytes: &[u8], max_octets: usize) -> Self {
+        let mut kept = String::new();
+        for line in bytes.split(|octet| *octet == b'\n') {
+            let separator = usize::from(!kept.is_empty());
+            let Some(room) = max_octets.checked_sub(kept.len() + separator) else {
+                break;
+            };
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let line = Self::from_remote(line, room);
+            if separator == 1 {
+                kept.push('\n');
+            }
+            kept.push_str(line.as_str());
+        }
+        Self(kept)
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -129,7 +147,32 @@ mod tests {
         row("\u{1f389}".as_bytes(), 3, "");
     }
 
+    #[test]
+    fn lines_stay_lines() {
+        let row = |bytes: &[u8], max, expected: &str| {
+            assert_eq!(DbText::from_remote_lines(bytes, max).as_str(), expected);
+        };
+        row(
+            b"C: a\r\nS: b\x07\0\nC: c\n",
+            99,
+            "C: a\nS: b\\x07\\x00\nC: c\n",
+        );
+        row(b"abc\ndef", 5, "abc\nd");
+        row(b"abc\ndef", 3, "abc");
+        row(b"", 3, "");
+    }
+
     proptest! {
+        #[test]
+        fn remote_lines_are_always_fit(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            max in 0usize..100,
+        ) {
+            let text = DbText::from_remote_lines(&bytes, max);
+            prop_assert!(text.as_str().len() <= max);
+            prop_assert!(!text.as_str().chars().any(|c| c.is_control() && c != '\n'));
+        }
+
         #[test]
         fn remote_text_is_always_fit(
             bytes in prop::collection::vec(any::<u8>(), 0..200),

@@ -8,7 +8,7 @@ use store::{Epoch, HandIn, ShardNo};
 use tokio::sync::mpsc;
 
 use crate::node::Node;
-use crate::queue::{Door, Unsettled, patiently, settle_all, take_over};
+use crate::queue::{Door, Unsettled, carry_out_first, patiently, settle_all, take_over};
 use crate::sync::lock;
 
 const LEASE_RETRY: Duration = Duration::from_millis(500);
@@ -68,7 +68,7 @@ pub(crate) async fn follow_leases(
             continue;
         }
         enter(&node, news).await;
-        release_leaving(&node).await;
+        release_leaving(&node, LEAVING_MAX).await;
     }
 }
 
@@ -103,6 +103,7 @@ async fn enter(node: &Arc<Node>, taken: Vec<(ShardNo, Epoch)>) {
     }
     let shards: Vec<ShardNo> = taken.iter().map(|(shard, _)| *shard).collect();
     if take_over(node, &taken).await {
+        carry_out_first(node, &shards).await;
         tracing::info!(shards = shards.len(), "shards taken");
         node.reader.start(shards);
     } else {
@@ -140,8 +141,8 @@ async fn hand_in_marks(node: &Node, marks: &[HandIn]) {
 }
 
 /// Shards that another live node should own go to it once nothing of theirs is in memory, or after
-/// a while: one slow delivery must not keep the others of its shard waiting.
-async fn release_leaving(node: &Node) {
+/// `patience`: one slow delivery must not keep the others of its shard waiting.
+async fn release_leaving(node: &Node, patience: Duration) {
     let leaving = node.ownership.leaving();
     for (shard, _) in &leaving {
         let dropped = node.paths.extract(|waiting| waiting.row.shard == *shard);
@@ -151,7 +152,7 @@ async fn release_leaving(node: &Node) {
     }
     let ready: Vec<ShardNo> = leaving
         .into_iter()
-        .filter(|(shard, since)| *since > LEAVING_MAX || node.memory.held_of(*shard) == 0)
+        .filter(|(shard, since)| *since > patience || node.memory.held_of(*shard) == 0)
         .map(|(shard, _)| shard)
         .collect();
     give_back(node, &ready).await;
@@ -184,3 +185,6 @@ pub(crate) async fn mark_lost_shards(node: &Node) {
         .collect();
     hand_in_marks(node, &marks).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ mod session;
 pub mod smtp;
 pub mod state_dir;
 mod sync;
+#[cfg(test)]
+mod test_bed;
 mod workers;
 
 use std::sync::Arc;

@@ -21,6 +21,7 @@ pub(crate) struct MtaMetrics {
     pub(crate) settle_refused: IntCounter,
     pub(crate) handed_in: IntCounter,
     pub(crate) parked: IntCounter,
+    pub(crate) commands: IntCounterVec,
     pub(crate) own_faults: IntCounterVec,
     pub(crate) connections: IntGauge,
     pub(crate) held: IntGauge,
@@ -80,6 +81,11 @@ impl MtaMetrics {
             parked: metrics.counter(
                 "parked_deliveries_total",
                 "Deliveries sent back to the queue for later without an attempt.",
+            )?,
+            commands: metrics.counters(
+                "commands_total",
+                "Commands to queued deliveries by what they came to.",
+                &["result"],
             )?,
             own_faults: metrics.counters(
                 "own_faults_total",

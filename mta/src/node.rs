@@ -20,7 +20,7 @@ use crate::delivery::Contents;
 use crate::journal::{Journal, Replayed};
 use crate::lanes::{Memory, Paths, Surplus};
 use crate::metrics::MtaMetrics;
-use crate::queue::{Ambiguity, Gate, Ownership, Reader, Settler};
+use crate::queue::{Ambiguity, Commands, Gate, Ownership, Reader, Settler};
 use crate::routing::{Route, Router};
 use crate::smtp::{TlsMode, opportunistic_client_config, webpki_client_config};
 use crate::state_dir::StateDir;
@@ -71,6 +71,7 @@ pub(crate) struct Node {
     pub(crate) reader: Reader,
     pub(crate) ambiguity: Ambiguity,
     pub(crate) gate: Gate,
+    pub(crate) commands: Commands,
     pub(crate) settler: Settler,
     pub(crate) contents: Contents,
     pub(crate) router: Router,
@@ -126,6 +127,7 @@ impl Node {
             memory: Memory::default(),
             reader: Reader::default(),
             ambiguity: Ambiguity::default(),
+            commands: Commands::default(),
             lost: Mutex::default(),
             config,
             state_dir,
@@ -213,6 +215,12 @@ impl store::QueueHints for MtaHints {
         // Full or gone: the reader finds them by itself.
         if self.handoff.try_send(mine).is_err() {
             self.node.reader.wake();
+        }
+    }
+
+    fn commanded(&self, shards: &[ShardNo]) {
+        if shards.iter().any(|shard| self.node.ownership.holds(*shard)) {
+            self.node.commands.wake();
         }
     }
 }

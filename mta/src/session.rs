@@ -8,12 +8,12 @@ use mail::judge::{FailureScope, Outcome};
 use store::DeliveryKey;
 
 use crate::delivery::{
-    Attempted, Conversation, Line, NoLine, OwnFault, Prepared, conclude, connect, converse,
-    is_worn_out, prepare,
+    Attempted, Conversation, Line, NoLine, NotPrepared, OwnFault, Prepared, conclude, connect,
+    converse, is_worn_out, prepare,
 };
 use crate::lanes::{Next, Path, Waiting};
 use crate::node::Node;
-use crate::queue::{Intent, expire, park};
+use crate::queue::{Intent, expire, park, suppress};
 
 /// After trouble of our own a session waits this long before it takes the next delivery.
 const OWN_FAULT_PAUSE: Duration = Duration::from_secs(1);
@@ -116,7 +116,8 @@ async fn deliver(node: &Arc<Node>, path: &Arc<Path>, line: &mut Option<Line>, wa
     }
     let prepared = match prepare(node, &waiting.row).await {
         Ok(prepared) => prepared,
-        Err(fault) => return own_fault(node, path, waiting, fault).await,
+        Err(NotPrepared::Suppressed) => return suppress(node, waiting.row),
+        Err(NotPrepared::Fault(fault)) => return own_fault(node, path, waiting, fault).await,
     };
     let mut intent = None;
     loop {
@@ -295,5 +296,80 @@ async fn pause(node: &Node) {
     tokio::select! {
         () = tokio::time::sleep(OWN_FAULT_PAUSE) => {}
         () = node.shutdown.requested() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use store::{QueueRow, ShardNo};
+
+    use super::InHand;
+    use crate::node::Node;
+    use crate::test_bed::{LONG_HOLD, TestBed};
+
+    const SHARD: ShardNo = ShardNo(2);
+
+    /// Work on the delivery breaks down before or after it could be sent.
+    fn break_down(node: &Node, row: &QueueRow, may_be_sent: bool) {
+        let work = || {
+            let _in_hand = InHand {
+                node,
+                key: row.key,
+                may_be_sent,
+            };
+            panic!("on purpose");
+        };
+        assert!(catch_unwind(AssertUnwindSafe(work)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_panic_before_the_dot_lets_the_delivery_be_read_again() {
+        TestBed::run(async |bed| {
+            let rows = bed.send(SHARD, 1).await;
+            let sender = bed.node(10, LONG_HOLD).await;
+            sender.lease().await;
+            sender.admit(&rows);
+            break_down(&sender.node, &rows[0], false);
+            assert_eq!(sender.node.memory.held(), 0);
+            assert_eq!(sender.admit(&bed.queued(SHARD).await), rows);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn after_the_dot_a_panic_leaves_an_open_intent() {
+        TestBed::run(async |bed| {
+            let rows = bed.send(SHARD, 1).await;
+            let sender = bed.node(10, LONG_HOLD).await;
+            sender.lease().await;
+            sender.admit(&rows);
+            sender.permit(&rows[0]).await;
+            break_down(&sender.node, &rows[0], true);
+            let read_again = sender.admit(&bed.queued(SHARD).await);
+            assert!(read_again.is_empty(), "it would be sent twice");
+            assert_eq!(sender.node.gate.open_count(), 1);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn without_a_panic_a_delivery_stays_known() {
+        TestBed::run(async |bed| {
+            let rows = bed.send(SHARD, 1).await;
+            let sender = bed.node(10, LONG_HOLD).await;
+            sender.admit(&rows);
+            drop(InHand {
+                node: &sender.node,
+                key: rows[0].key,
+                may_be_sent: false,
+            });
+            assert!(
+                sender.admit(&rows).is_empty(),
+                "its session goes on with it"
+            );
+        })
+        .await;
     }
 }

@@ -13,7 +13,7 @@ use crate::delivery::Contents;
 use crate::leasing::{follow_leases, lease, mark_lost_shards};
 use crate::node::{Node, Replays};
 use crate::queue::{
-    Door, Gate, Reader, Settler, Unsettled, decide_undecided, dispatch, settle_handed_in,
+    Commands, Door, Gate, Reader, Settler, Unsettled, decide_undecided, dispatch, settle_handed_in,
 };
 use crate::session;
 use crate::sync::lock;
@@ -69,6 +69,7 @@ pub(crate) async fn run(node: Arc<Node>, queues: Queues, handoff: mpsc::Receiver
     tasks.spawn(follow_leases(node.clone(), news, replayed));
     let reading = tasks.spawn(Reader::run(node.clone()));
     let looking_back = tasks.spawn(Reader::look_back(node.clone()));
+    let commanded = tasks.spawn(Commands::run(node.clone()));
     tasks.spawn(receive_handoff(node.clone(), handoff));
     tasks.spawn(housekeeping(node.clone()));
     if let Some(wake) = wake {
@@ -76,7 +77,7 @@ pub(crate) async fn run(node: Arc<Node>, queues: Queues, handoff: mpsc::Receiver
         tasks.spawn(async move { stoppable(&node, follow(&node, wake)).await });
     }
     node.shutdown.requested().await;
-    let _ = tokio::join!(reading, looking_back);
+    let _ = tokio::join!(reading, looking_back, commanded);
     drain(&node).await;
     node.killed.cancel();
     tasks.close();
@@ -177,6 +178,9 @@ async fn follow(node: &Node, wake: RedisWake) {
     while let Some(shard) = hints.recv().await {
         if node.ownership.reads(shard) {
             node.reader.wake();
+        }
+        if node.ownership.holds(shard) {
+            node.commands.wake();
         }
     }
 }

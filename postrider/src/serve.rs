@@ -41,7 +41,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let platform = Platform::start(&config, roles, &around, foundation, listeners).await?;
     announce(&platform, args.json)?;
     platform.finish().await?;
-    tracing::info!("stopped; everything under way was finished");
+    tracing::info!("stopped; outcomes that are not settled are in the journal");
     Ok(())
 }
 

@@ -14,5 +14,6 @@ pub mod metrics;
 pub mod pg_cluster;
 mod process;
 pub mod redis_server;
+pub mod resolver;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,8 +1,10 @@
 -- One batch of sends, one statement, one commit. Requests whose idempotency key was taken insert
 -- nothing and come back as rows. Arrays are parallel within a group:
 -- $1..$6 keys (sorted here: unsorted keys of two batches deadlock), $7..$21 messages, $22..$29
--- content, $30..$39 deliveries (each gives a queue row and its event). $40 = accepted at.
--- Running the same ids a second time (commit outcome unknown) changes nothing.
+-- content, $30..$39 deliveries (each gives a queue row and its event). $40 = accepted at, $41 event types,
+-- $42 the recipients' look-up keys: one that is suppressed gets its final event (type 7) and no queue row, and what
+-- nobody is sent needs no content. Comes back as a row too, without a key.
+-- Running the same ids a second time (commit outcome unknown) changes nothing and returns none of these.
 WITH k AS (
   INSERT INTO idempotency (account, key_hash, body_hash, request_id, response, created_at)
   SELECT u.account, u.key_hash, u.body_hash, u.request_id, u.response, $40::timestamptz
@@ -28,14 +30,27 @@ m AS (
              rfc_message_id, subject, recipients, tags, metadata, variables)
   WHERE u.request_id <> ALL (ARRAY(SELECT request_id FROM lost))
   ON CONFLICT DO NOTHING
-  RETURNING id, content_id),
+  RETURNING id, content_id, recipients),
+s AS MATERIALIZED (
+  SELECT u.message_id, u.rcpt
+  FROM unnest($32::uuid[], $33::int2[], $34::int4[], $35::int4[], $42::text[])
+       AS u (message_id, rcpt, account, stream, look_up_key)
+  CROSS JOIN LATERAL (
+    SELECT FROM suppression s
+    WHERE s.account = u.account AND lower(s.address COLLATE "C") = u.look_up_key
+      AND (s.stream IS NULL OR s.stream = u.stream)
+      AND (s.reason <> 3 OR (SELECT t.class FROM stream t WHERE t.id = u.stream) = 1)
+      AND (s.expires_at IS NULL OR s.expires_at > $40::timestamptz)
+    LIMIT 1) s
+  WHERE u.message_id IN (SELECT id FROM m)),
 c AS (
   INSERT INTO content (id, class, codec, seal_key, header_octets, octets, body_hash, bytes)
   SELECT u.id, u.class, u.codec, u.seal_key, u.header_octets, u.octets, u.body_hash, u.bytes
   FROM unnest($22::uuid[], $23::int2[], $24::int2[], $25::int4[], $26::int4[], $27::int4[], $28::bytea[],
               $29::bytea[])
        AS u (id, class, codec, seal_key, header_octets, octets, body_hash, bytes)
-  WHERE u.id IN (SELECT content_id FROM m)
+  WHERE u.id IN (SELECT m.content_id FROM m
+                 WHERE cardinality(m.recipients) > (SELECT count(*) FROM s WHERE s.message_id = m.id))
   ON CONFLICT DO NOTHING),
 q AS (
   INSERT INTO queue (shard, next_at, message_id, rcpt, account, stream, domain, pool, first_at, expires_at)
@@ -43,11 +58,16 @@ q AS (
   FROM unnest($30::int2[], $31::timestamptz[], $32::uuid[], $33::int2[], $34::int4[], $35::int4[], $36::int4[],
               $37::int4[], $38::timestamptz[])
        AS u (shard, next_at, message_id, rcpt, account, stream, domain, pool, expires_at)
-  WHERE u.message_id IN (SELECT id FROM m)),
+  WHERE u.message_id IN (SELECT id FROM m)
+    AND NOT EXISTS (SELECT FROM s WHERE s.message_id = u.message_id AND s.rcpt = u.rcpt)),
 e AS (
   INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags)
-  SELECT u.id, u.message_id, u.account, u.type, u.rcpt, 1, 0, 0
+  SELECT u.id, u.message_id, u.account, CASE WHEN s.rcpt IS NULL THEN u.type ELSE 7 END, u.rcpt, 1, 0,
+         CASE WHEN s.rcpt IS NULL THEN 0 ELSE 1 END
   FROM unnest($39::uuid[], $32::uuid[], $34::int4[], $33::int2[], $41::int2[])
        AS u (id, message_id, account, rcpt, type)
+  LEFT JOIN s ON s.message_id = u.message_id AND s.rcpt = u.rcpt
   WHERE u.message_id IN (SELECT id FROM m))
 SELECT request_id, account, key_hash FROM lost
+UNION ALL
+SELECT message_id, rcpt, NULL FROM s

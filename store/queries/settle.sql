@@ -2,7 +2,8 @@
 -- more attempt, in one statement. A row that was settled before (replay) is not there with that attempt
 -- number any more and changes nothing. Returns the positions that were settled.
 -- $1 owner, $2 shards, $3 epochs, $4..$8 keys (attempt = finished before), $9 next try or NULL = final,
--- $10 queue flags, $11..$24 the event.
+-- $10 queue flags, $11..$24 the event. Event flag 8 puts the recipient on the suppression list (reason 1),
+-- sorted for those who do it at the same time; message flag 4 is a test, which proves nothing.
 WITH fence AS MATERIALIZED (
   SELECT l.shard, l.epoch
   FROM shard_lease l
@@ -45,5 +46,19 @@ logged AS (
                      class, code, enhanced, mx, tls, reply, transcript)
   SELECT id, message_id, account, next_at, source, duration_ms, type, rcpt, sequence, event_attempt, event_flags,
          class, code, enhanced, mx, tls, reply, transcript
-  FROM settled)
+  FROM settled),
+suppressed AS (
+  INSERT INTO suppression (id, account, reason, address, source_event, source_message, source_rcpt)
+  SELECT DISTINCT ON (s.account, m.look_up_key)
+         s.id, s.account, 1, m.address, s.id, s.message_id, s.rcpt
+  FROM settled s
+  CROSS JOIN LATERAL (
+    SELECT m.recipients[s.rcpt + 1] AS address, lower(m.recipients[s.rcpt + 1] COLLATE "C") AS look_up_key
+    FROM message m
+    WHERE m.id = s.message_id AND m.flags & 4 = 0 AND s.rcpt < cardinality(m.recipients)
+    OFFSET 0) m
+  WHERE s.event_flags & 8 = 8
+  ORDER BY s.account, m.look_up_key
+  ON CONFLICT (account, lower(address COLLATE "C"), stream, reason) DO UPDATE SET expires_at = NULL
+    WHERE suppression.expires_at IS NOT NULL)
 SELECT position FROM settled

@@ -8,6 +8,7 @@ mod columns;
 mod idempotency;
 mod job;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,10 @@ use tokio_util::task::TaskTracker;
 use crate::database::Store;
 use crate::error::{During, StoreError};
 use crate::hints::QueueHints;
-use crate::numbers::{AccountNo, DomainNo, MessageFlags, PoolNo, RecipientDomainNo, StreamNo};
+use crate::numbers::{
+    AccountNo, DomainNo, MessageFlags, PoolNo, RecipientDomainNo, ShardNo, StreamNo,
+};
+use crate::queue::DeliveryKey;
 use batch::{Committer, run_lane};
 use job::Job;
 
@@ -144,6 +148,11 @@ impl RetentionClass {
 pub enum Accepted {
     /// Committed.
     Stored,
+    /// Committed; these deliveries ended at once, because their recipients are suppressed.
+    Screened {
+        /// In no order; at least one.
+        suppressed: HashSet<DeliveryKey>,
+    },
     /// The same request was accepted before: nothing was stored.
     Replayed {
         /// What it was answered then.
@@ -238,6 +247,11 @@ impl Acceptor {
             return Err(self.refuse());
         }
         answer.await.unwrap_or_else(|_| Err(self.refuse()))
+    }
+
+    /// Tells the owners of these shards that commands wait for them, if they can be told at once.
+    pub fn tell_commanded(&self, shards: &[ShardNo]) {
+        self.committer.hints.commanded(shards);
     }
 
     fn refuse(&self) -> StoreError {

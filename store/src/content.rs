@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use mail::ids::MessageId;
 use sqlx::FromRow;
+use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use crate::codec::unpack;
 use crate::database::Store;
-use crate::decode::sha256;
+use crate::decode::{sha256, unsigned};
 use crate::error::{During, StoreError};
 use crate::numbers::{AccountNo, DomainNo, MessageFlags, StreamNo};
 
@@ -40,6 +41,17 @@ pub struct StoredMessage {
     pub body_hash: [u8; 32],
     /// Header and body.
     pub bytes: Bytes,
+    /// Numbers of recipients that are suppressed, and until when if not for good.
+    pub suppressed: Vec<(u16, Option<OffsetDateTime>)>,
+}
+
+impl StoredMessage {
+    /// Whether this recipient must not be sent to at that time.
+    pub fn is_suppressed(&self, rcpt: u16, now: OffsetDateTime) -> bool {
+        self.suppressed
+            .iter()
+            .any(|(number, until)| *number == rcpt && until.is_none_or(|until| until > now))
+    }
 }
 
 #[derive(FromRow)]
@@ -58,6 +70,8 @@ struct Row {
     octets: i32,
     body_hash: Vec<u8>,
     bytes: Vec<u8>,
+    suppressed: Option<Vec<i16>>,
+    suppressed_until: Option<Vec<Option<OffsetDateTime>>>,
 }
 
 impl Row {
@@ -78,6 +92,11 @@ impl Row {
             .ok()
             .filter(|length| *length <= octets)
             .ok_or_else(|| StoreError::corrupt("header length", self.header_octets))?;
+        let numbers = self.suppressed.unwrap_or_default().into_iter();
+        let suppressed = numbers
+            .zip(self.suppressed_until.unwrap_or_default())
+            .map(|(rcpt, until)| Ok((unsigned("recipient number", rcpt)?, until)))
+            .collect::<Result<_, StoreError>>()?;
         Ok(StoredMessage {
             id: MessageId::from_uuid(self.id),
             account: AccountNo(self.account),
@@ -90,6 +109,7 @@ impl Row {
             header_len,
             body_hash: sha256("body hash", &self.body_hash)?,
             bytes: Bytes::from(unpack(self.codec, self.bytes, octets)?),
+            suppressed,
         })
     }
 }

@@ -17,6 +17,41 @@ fn place(domain: DomainNo, selector: &str) -> String {
     format!("dkim_key/{}/{selector}", domain.0)
 }
 
+/// A key as its row holds it.
+pub(crate) struct SealedKey {
+    pub(crate) seal_key: i32,
+    pub(crate) private_key: Vec<u8>,
+    pub(crate) public_txt: String,
+}
+
+impl SealedKey {
+    pub(crate) fn new(
+        domain: DomainNo,
+        selector: &str,
+        key: &SigningKey,
+        sealer: &Sealer,
+    ) -> Result<Self, StoreError> {
+        let invalid = |detail: String| StoreError::Invalid {
+            what: "DKIM key",
+            detail,
+        };
+        let der = key
+            .to_pkcs8_der()
+            .map_err(|error| invalid(error.to_string()))?;
+        let public_txt = key
+            .public_txt()
+            .map_err(|error| invalid(error.to_string()))?;
+        let (seal_key, private_key) = sealer
+            .seal(&der, place(domain, selector).as_bytes())
+            .map_err(|error| invalid(error.to_string()))?;
+        Ok(Self {
+            seal_key,
+            private_key,
+            public_txt,
+        })
+    }
+}
+
 impl Store {
     /// Adds a key to a domain; it signs from now on (elsewhere within a minute).
     ///
@@ -31,28 +66,16 @@ impl Store {
         sealer: &Sealer,
         at: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let invalid = |detail: String| StoreError::Invalid {
-            what: "DKIM key",
-            detail,
-        };
-        let der = key
-            .to_pkcs8_der()
-            .map_err(|error| invalid(error.to_string()))?;
-        let public_txt = key
-            .public_txt()
-            .map_err(|error| invalid(error.to_string()))?;
-        let (seal_key, sealed) = sealer
-            .seal(&der, place(domain, selector).as_bytes())
-            .map_err(|error| invalid(error.to_string()))?;
+        let sealed = SealedKey::new(domain, selector, key, sealer)?;
         sqlx::query(
             "INSERT INTO dkim_key (domain, selector, seal_key, private_key, public_txt, created_at)
              VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(domain.0)
         .bind(selector)
-        .bind(seal_key)
-        .bind(sealed)
-        .bind(public_txt)
+        .bind(sealed.seal_key)
+        .bind(sealed.private_key)
+        .bind(sealed.public_txt)
         .bind(at)
         .execute(&self.general)
         .await
@@ -61,7 +84,7 @@ impl Store {
         Ok(())
     }
 
-    /// The domain's keys, newest first, at most a minute old. Empty when it has none.
+    /// The domain's keys that sign, newest first, at most a minute old. Empty when it has none.
     ///
     /// # Errors
     /// `Corrupt` when a key does not open with the master keys given; of the database.
@@ -86,7 +109,8 @@ impl Store {
         let rows: Vec<(String, String, i32, Vec<u8>)> = sqlx::query_as(
             "SELECT d.name, k.selector, k.seal_key, k.private_key
              FROM dkim_key k JOIN domain d ON d.id = k.domain
-             WHERE k.domain = $1 ORDER BY k.created_at DESC, k.selector",
+             WHERE k.domain = $1 AND NOT k.waiting AND k.retired_at IS NULL
+             ORDER BY k.created_at DESC, k.selector",
         )
         .bind(domain.0)
         .fetch_all(&self.general)

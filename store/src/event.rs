@@ -184,7 +184,7 @@ fn readable(row: EventColumns) -> Option<StoredEvent> {
 }
 
 /// The smallest UUIDv7 made a day before this one: clocks of two nodes may differ a little.
-fn day_before(id: Uuid) -> Uuid {
+pub(crate) fn day_before(id: Uuid) -> Uuid {
     const DAY_MS: u128 = 86_400_000;
     let unix_ms = id.as_u128() >> 80;
     Uuid::from_u128(unix_ms.saturating_sub(DAY_MS) << 80)

@@ -16,6 +16,9 @@ pub trait QueueHints: Send + Sync {
 
     /// These rows are committed.
     fn accepted(&self, rows: Vec<QueueRow>);
+
+    /// Commands for these shards are noted.
+    fn commanded(&self, _shards: &[ShardNo]) {}
 }
 
 /// Any shard, nobody to tell.
@@ -51,5 +54,9 @@ impl QueueHints for RedisHints {
     fn accepted(&self, rows: Vec<QueueRow>) {
         let shards: BTreeSet<ShardNo> = rows.iter().map(|row| row.shard).collect();
         self.wake.publish(&shards.into_iter().collect::<Vec<_>>());
+    }
+
+    fn commanded(&self, shards: &[ShardNo]) {
+        self.wake.publish(shards);
     }
 }

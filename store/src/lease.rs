@@ -2,6 +2,8 @@
 //! The only place whose statements use a clock of their own, the server's: it is the one that all
 //! nodes share. Nothing else is decided by it.
 
+mod search;
+
 use std::time::Duration;
 
 use mail::ids::NodeId;
@@ -15,6 +17,8 @@ use crate::error::{During, StoreError};
 use crate::numbers::{Epoch, ShardNo};
 use crate::queue::Fence;
 use crate::webhook_log::LogCursor;
+
+pub use search::SearchLease;
 
 /// Renews what `$1` holds, at most `$3` of them, and takes what is free up to that number. Numbers
 /// beyond are given back, for others to take. `$2` seconds.

@@ -91,6 +91,7 @@ bit_sets! {
         FINAL = 1, "The one event that ends the delivery.";
         AMBIGUOUS = 2, "An attempt of the delivery may have arrived unnoticed.";
         OUT_OF_BAND = 4, "Came as a report after the end.";
+        DEAD_RECIPIENT = 8, "The refusal proves that the address is dead: it is suppressed, unless the message is a test.";
     }
 }
 

@@ -10,9 +10,17 @@ use crate::database::Store;
 use crate::error::{During, StoreError};
 
 /// Each has a partition a day.
-const PARENTS: [&str; 5] = ["message", "event", "content_1", "content_7", "content_30"];
+const PARENTS: [&str; 7] = [
+    "message",
+    "event",
+    "content_1",
+    "content_7",
+    "content_30",
+    "email_search",
+    "email_tag",
+];
 /// Any number: only one process at a time makes a partition.
-const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
+pub(crate) const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
 /// Tries for one partition that something reads for long.
 const TRIES: u32 = 5;
 /// More than `TRIES` waits for the lock of a partition; nobody waits for the result.
@@ -53,7 +61,9 @@ impl Store {
                   + (SELECT count(*) FROM (SELECT FROM event_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM content_1_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM content_7_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)",
+                  + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM email_search_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM email_tag_default LIMIT 1000) t)",
         )
         .fetch_one(&self.general)
         .await

@@ -24,13 +24,38 @@ pub struct SenderDomain {
     pub name: DomainName,
     /// The account has proved that the domain is its own.
     pub verified: bool,
+    /// The subdomain its bounces return to; none when they return to the platform's domain.
+    pub return_path: Option<OwnReturnPath>,
 }
 
-type Columns = (i32, Uuid, i32, String, bool);
+/// A subdomain of the sending domain that leads bounces to the platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnReturnPath {
+    /// The subdomain.
+    pub domain: DomainName,
+    /// For deliveries first due at this time or later: those before keep what they began with.
+    pub from: OffsetDateTime,
+}
+
+/// The columns of a [`SenderDomain`].
+macro_rules! columns {
+    () => {
+        "id, public_id, account, name, verified_at IS NOT NULL, return_path_label, return_path_from"
+    };
+}
+
+type Columns = (i32, Uuid, i32, String, bool, String, Option<OffsetDateTime>);
 
 impl SenderDomain {
-    fn from_columns((no, id, account, name, verified): Columns) -> Result<Self, StoreError> {
+    fn from_columns(
+        (no, id, account, name, verified, label, from): Columns,
+    ) -> Result<Self, StoreError> {
+        let own_path = |from| {
+            let domain = domain_name(&format!("{label}.{name}"))?;
+            Ok::<_, StoreError>(OwnReturnPath { domain, from })
+        };
         Ok(Self {
+            return_path: from.map(own_path).transpose()?,
             no: DomainNo(no),
             id: DomainId::from_uuid(id),
             account: AccountNo(account),
@@ -73,23 +98,27 @@ impl Store {
             account,
             name: name.clone(),
             verified: false,
+            return_path: None,
         })
     }
 
-    /// Notes that the account has proved the domain; the first proof's time stays.
+    /// Notes that the operator vouches for the account's right to the domain, whatever its records
+    /// say; the first proof's time stays.
     ///
     /// # Errors
-    /// Of the database.
+    /// `Conflict` when another account has proved it; of the database.
     pub async fn verify_domain(&self, no: DomainNo, at: OffsetDateTime) -> Result<(), StoreError> {
-        let row: Option<Columns> = sqlx::query_as(
-            "UPDATE domain SET verified_at = coalesce(verified_at, $2) WHERE id = $1
-             RETURNING id, public_id, account, name, true",
-        )
+        let row: Option<Columns> = sqlx::query_as(concat!(
+            "UPDATE domain SET verified_at = coalesce(verified_at, $2), vouched = true,
+                                   proved = true, failed_at = NULL, revision = revision + 1
+                 WHERE id = $1 AND removed_at IS NULL RETURNING ",
+            columns!()
+        ))
         .bind(no.0)
         .bind(at)
         .fetch_optional(&self.general)
         .await
-        .during("mark a domain as verified")?;
+        .unless_taken("mark a domain as verified", "domain")?;
         if let Some(domain) = row.map(SenderDomain::from_columns).transpose()? {
             self.cache
                 .sender_domains
@@ -130,10 +159,11 @@ impl Store {
         name: &DomainName,
     ) -> Result<Option<SenderDomain>, StoreError> {
         let load = async {
-            let row: Option<Columns> = sqlx::query_as(
-                "SELECT id, public_id, account, name, verified_at IS NOT NULL FROM domain
-                 WHERE account = $1 AND name = $2",
-            )
+            let row: Option<Columns> = sqlx::query_as(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM domain WHERE account = $1 AND name = $2 AND removed_at IS NULL"
+            ))
             .bind(account.0)
             .bind(name.as_str())
             .fetch_optional(&self.general)
@@ -144,7 +174,8 @@ impl Store {
         cached(&self.cache.sender_domains, (account, name.clone()), load).await
     }
 
-    /// The domain of that number, at most 10 s old.
+    /// The domain of that number, at most 10 s old; also one that was removed, while mail may still
+    /// be queued.
     ///
     /// # Errors
     /// Of the database.
@@ -153,14 +184,12 @@ impl Store {
         no: DomainNo,
     ) -> Result<Option<SenderDomain>, StoreError> {
         let load = async {
-            let row: Option<Columns> = sqlx::query_as(
-                "SELECT id, public_id, account, name, verified_at IS NOT NULL FROM domain
-                 WHERE id = $1",
-            )
-            .bind(no.0)
-            .fetch_optional(&self.general)
-            .await
-            .during("find a domain by number")?;
+            let row: Option<Columns> =
+                sqlx::query_as(concat!("SELECT ", columns!(), " FROM domain WHERE id = $1"))
+                    .bind(no.0)
+                    .fetch_optional(&self.general)
+                    .await
+                    .during("find a domain by number")?;
             row.map(SenderDomain::from_columns).transpose()
         };
         cached(&self.cache.sender_domains_by_no, no, load).await
@@ -174,10 +203,11 @@ impl Store {
         &self,
         account: AccountNo,
     ) -> Result<Vec<SenderDomain>, StoreError> {
-        let rows: Vec<Columns> = sqlx::query_as(
-            "SELECT id, public_id, account, name, verified_at IS NOT NULL FROM domain
-             WHERE account = $1 ORDER BY id",
-        )
+        let rows: Vec<Columns> = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM domain WHERE account = $1 AND removed_at IS NULL ORDER BY id"
+        ))
         .bind(account.0)
         .fetch_all(&self.general)
         .await

@@ -5,25 +5,26 @@
 open p
 batch=200
 wide="'$TODAY 00:00:00+00'"
-q "TRUNCATE queue, message, content, event, attempt_intent; UPDATE shard_lease SET owner = NULL, expires_at = '-infinity'" >/dev/null
+q "TRUNCATE queue, message, content, event, attempt_intent, suppression, email_search, email_tag; UPDATE search_lease SET owner = '$A'; UPDATE shard_lease SET owner = NULL, expires_at = '-infinity'" >/dev/null
 ask p "$(take $A '0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15')" >/dev/null
 
 arguments() { # psql variables for $batch deliveries of several shards, as the store would bind them
   ask p "SELECT array_agg(shard) AS s, array_agg(next_at) AS n, array_agg(message_id) AS m, array_agg(rcpt) AS r,
-    array_agg(attempt) AS a, array_agg(gen_random_uuid()) AS g, array_agg(1::int2) AS one, array_agg(NULL::text) AS nil,
+    array_agg(attempt) AS a, array_agg(gen_random_uuid()) AS g, array_agg(1::int2) AS one, array_agg(9::int2) AS dead, array_agg(NULL::text) AS nil, array_agg(rcpt || '@b.c') AS keys,
     array_agg('x'::text) AS x, array_agg('x'::bytea) AS b, array_agg('2026-03-10 14:00:00+00'::timestamptz) AS later
     FROM (SELECT shard, next_at, message_id, rcpt, attempt FROM queue WHERE shard = 5 LIMIT $batch) s \\gset
   SELECT array_agg(shard) AS ls, array_agg(epoch) AS le FROM shard_lease \\gset
   SELECT array_agg(shard) AS hs, array_agg('-infinity'::timestamptz) AS hn, array_agg('00000000-0000-0000-0000-000000000000'::uuid) AS hm,
     array_agg((-1)::int2) AS hr FROM shard_lease \\gset" >/dev/null
 }
+nil=00000000-0000-0000-0000-000000000000
 held="'$A', :'ls', :'le'"; keys=":'s', :'n', :'m', :'r', :'a'"
 declare -A runs=(
-  [accept]="'{}', '{}', '{}', '{}', '{}', :'g', :'g', :'g', :'one', :'one', :'one', :'one', :'s', :'one', :'x', :'x', :'x', :'x', :'nil', :'nil', :'nil', :'g', :'one', :'one', :'nil', :'one', :'one', :'b', :'b', :'s', :'later', :'g', :'one', :'one', :'one', :'one', :'nil', :'later', :'g', '$NOW', :'one'"
+  [accept]="'{}', '{}', '{}', '{}', '{}', :'g', :'g', :'g', :'one', :'one', :'one', :'one', :'s', :'one', :'x', :'x', :'x', :'x', :'nil', :'nil', :'nil', :'g', :'one', :'one', :'nil', :'one', :'one', :'b', :'b', :'s', :'later', :'g', :'one', :'one', :'one', :'one', :'nil', :'later', :'g', '$NOW', :'one', :'keys'"
   [poll]=":'hs', :'hn', :'hm', :'hr', '$NOW', 50"
   [contents]=":'m'"
   [intent]="$held, $keys, 77, '$NOW'"
-  [settle]="$held, $keys, :'later', :'one', :'g', :'one', :'one', :'one', :'one', :'one', :'nil', :'nil', :'nil', :'nil', :'nil', :'nil', :'nil', :'one'"
+  [settle]="$held, $keys, :'later', :'one', :'g', :'one', :'one', :'dead', :'one', :'one', :'nil', :'nil', :'nil', :'nil', :'nil', :'nil', :'nil', :'one'"
   [park]="$held, $keys, :'s', :'later'"
   [lease_renew]="$held, 15"
   [lease_take]="'$A', :'ls', 15, 0"
@@ -31,14 +32,19 @@ declare -A runs=(
   [lease_nodes]="'$A', 'a', 0, 15"
   [intents_open]=":'ls', :'le'"
   [intents_retire]="$held, :'ls', :'le', :'le'"
-  [cancel_direct]="5, '$(uuid_at "$NOW" 5)', '{}', 7, '$NOW'"
+  [cancel_direct]=":'s', :'n', :'m', :'r', :'g', 8, '$NOW'"
+  [command_run]="$held, :'g', :'s', :'m', :'r', :'n', :'r', :'later', :'g', :'one', :'one', '$NOW'"
+  [command_scan]="5, '-infinity', '$nil', -1, 20000, :'m', :'r'"
+  [command_match]="5, '-infinity', '$nil', -1, 2000, 1, NULL, NULL, NULL, false, NULL, '$nil', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '$NOW', 0"
   [events_read]="'{0,1,2,3}', '0', '00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', 500"
+  [search_read]="'0', '00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', '{1,2,3,4,5,6,7,8}', 500"
+  [search_write]="'$A', 0, '0', '00000000-0000-0000-0000-000000000000', '1', '00000000-0000-0000-0000-000000000000', :'one', :'m', :'r', :'one', :'one', :'one', :'one', :'one', :'one', :'one', :'one', :'one'"
 )
 for f in "$root"/store/queries/*.sql; do
   name=$(basename "$f" .sql)
   [ -n "${runs[$name]:-}" ] || { claim "statement $name has a plan in this proof" yes no; }
 done
-scans='Seq Scan on (queue|message|content|event)'
+scans='Seq Scan on (queue|message|content|event|suppression|email_search|email_tag)'
 explain() { # explain STATE LIMIT-OF-BUFFERS
   local name plan buffers
   for name in "${!runs[@]}"; do
@@ -55,7 +61,7 @@ explain() { # explain STATE LIMIT-OF-BUFFERS
 q "INSERT INTO queue SELECT $wide, $wide, $wide, gen_random_uuid(), 1, 1, 1, NULL, 5, 0, 0, 0 FROM generate_series(1, $batch)" >/dev/null
 arguments
 q "TRUNCATE queue" >/dev/null
-for t in message content event queue; do q "ANALYZE $t"; done >/dev/null
+for t in message content event queue suppression email_search email_tag; do q "ANALYZE $t"; done >/dev/null
 explain 'empty tables' 3000
 echo "    loading $rows rows ..."
 q "CREATE TABLE proof_ids AS SELECT overlay(uuid_floor($wide::timestamptz + i * interval '30 ms')::text placing lpad(i::text, 9, '0') || '000' from 25)::uuid AS id,
@@ -63,14 +69,17 @@ q "CREATE TABLE proof_ids AS SELECT overlay(uuid_floor($wide::timestamptz + i * 
    INSERT INTO message SELECT id, id, 1, 1, 1, 1, shard, 0, 's', 'r', 'x', ARRAY['a@b.c'], NULL, NULL, NULL FROM proof_ids;
    INSERT INTO content SELECT id, 1, 0, NULL, 1, 1, 'x', 'x' FROM proof_ids;
    INSERT INTO queue SELECT at, at, at + interval '5 days', id, 1, 1, 1, NULL, shard, 0, 0, 0 FROM proof_ids;
-   INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags) SELECT id, id, 1, 1, 0, 1, 0, 0 FROM proof_ids" >/dev/null
+   INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags) SELECT id, id, 1, 1, 0, 1, 0, 0 FROM proof_ids;
+   INSERT INTO suppression (id, account, stream, reason, address) SELECT id, 1, NULLIF(shard, 0), 1 + shard % 4, 'User' || row_number() OVER () || '@example.com' FROM proof_ids;
+   INSERT INTO email_search SELECT id, hashint8extended(shard, 1), 1, 1, 1, 1, 1, 0, 2, 1, false, ARRAY[1] FROM proof_ids;
+   INSERT INTO email_tag SELECT 1, id FROM proof_ids" >/dev/null
 q "INSERT INTO account (public_id, name, created_at) VALUES (gen_random_uuid(), 'plans', '$NOW')" >/dev/null
 arguments
 explain "$rows rows, plans made on empty tables" 12000
 close p; open p
 arguments
 explain "$rows rows, plans made now" 12000
-q "VACUUM ANALYZE queue" >/dev/null; q "VACUUM ANALYZE message" >/dev/null; q "ANALYZE event" >/dev/null
+q "VACUUM ANALYZE queue" >/dev/null; q "VACUUM ANALYZE message" >/dev/null; q "ANALYZE event" >/dev/null; q "ANALYZE suppression" >/dev/null
 close p; open p; arguments
 explain "$rows rows, after ANALYZE" 12000
 close p

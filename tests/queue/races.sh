@@ -93,8 +93,8 @@ c1=$(uuid_at "$NOW" 31); c2=$(uuid_at "$NOW" 32); soon="$TODAY 12:01:00+00"; lat
 ask a "$(accept - "$c1" 3 "$NOW") $(accept - "$c2" 3 "$NOW" "$later")" >/dev/null
 ask a "$(take $A 3)" >/dev/null
 claim 'the dot of a due delivery is allowed' '1' "$(ask a "$(intent $A 3 1 1 "$c1" 0)")"
-claim 'the API cannot cancel what may be in DATA' '' "$(ask b "$(cancel_direct 3 "$c1" "$soon")")"
-claim 'what is due in more than a minute it can' '0' "$(ask b "$(cancel_direct 3 "$c2" "$soon")")"
+claim 'the API cannot cancel what may be in DATA' '' "$(ask b "$(cancel_direct 3 "$c1" "$NOW" "$soon")")"
+claim 'what is due in more than a minute it can' "$c2|0" "$(ask b "$(cancel_direct 3 "$c2" "$later" "$soon")")"
 claim 'and that never gets a dot' '' "$(ask a "EXECUTE intent('$A', '{3}', '{1}', '{3}', ARRAY['$later'::timestamptz], '{$c2}', '{0}', '{0}', 2, '$NOW');")"
 ask a "BEGIN; $(settle $A 3 1 "$c1" 0 2)" >/dev/null
 begin_ask b "$(settle $A 3 1 "$c1" 0 7)"
@@ -102,6 +102,35 @@ claim 'cancelled against delivered: the second waits' yes "$(waits_for_lock b)"
 ask a "COMMIT;" >/dev/null
 claim 'and changes nothing' '' "$(end_ask b)"
 claim 'one final event: delivered' 2 "$(q "SELECT type FROM event WHERE subject = '$c1' AND flags & 1 = 1")"
+
+# -- commands against the gate, an outcome, a take-over, and themselves ---------------------------------------
+p1=$(uuid_at "$NOW" 34); p2=$(uuid_at "$NOW" 35); p3=$(uuid_at "$NOW" 36); p4=$(uuid_at "$NOW" 37)
+ask a "$(accept '- - - -' "$p1 $p2 $p3 $p4" 6 "$NOW") $(take $A 6)" >/dev/null
+for p in $p1 $p2 $p3 $p4; do q "$(command "$p" 6 "$p" "$NOW")"; done
+ask a "$(intent $A 6 1 1 "$p1" 0)" >/dev/null
+claim 'the owner does not cancel what may be in DATA' "$p1|1|" "$(ask a "$(run $A 6 1 "$p1" "$p1" "$NOW")")"
+claim 'and says so in the same statement' 1 "$(answer "$p1")"
+ask a "BEGIN; $(settle $A 6 1 "$p2" 0 5)" >/dev/null
+begin_ask b "$(run $A 6 1 "$p2" "$p2" "$NOW")"
+claim 'a command waits for an outcome' yes "$(waits_for_lock b)"
+ask a "COMMIT;" >/dev/null
+claim 'and answers nothing about a row that went meanwhile' '' "$(end_ask b)"
+ask a "BEGIN; $(run $A 6 1 "$p3" "$p3" "$NOW")" >/dev/null
+begin_ask b "$(settle $A 6 1 "$p3" 0 5)"
+claim 'an outcome waits for a command' yes "$(waits_for_lock b)"
+ask a "COMMIT;" >/dev/null
+claim 'and changes nothing' '' "$(end_ask b)"
+claim 'one final event each' '5 8' "$(q "SELECT type FROM event WHERE subject IN ('$p2', '$p3') AND flags & 1 = 1 ORDER BY type" | paste -sd' ' -)"
+claim 'what was carried out is answered' 0 "$(answer "$p3")"
+claim 'and has no row for the gate' '' "$(ask a "$(intent $A 6 1 2 "$p3" 0)")"
+lapse 6
+ask b "$(take $B 6)" >/dev/null
+claim 'who lost the shard carries nothing out' '' "$(ask a "$(run $A 6 1 "$p4" "$p4" "$NOW")")"
+claim 'and answers nothing' open "$(answer "$p4")"
+claim 'its successor does' "$p4|0|0" "$(ask b "$(run $B 6 2 "$p4" "$p4" "$NOW")")"
+q "UPDATE queue_command SET result = NULL WHERE id = '$p1'"
+claim 'an intent of an older epoch still counts' "$p1|1|" "$(ask b "$(run $B 6 2 "$p1" "$p1" "$NOW")")"
+claim 'and nothing is cancelled twice' 1 "$(ask b "$(run $B 6 2 "$p4" "$p4" "$NOW")" >/dev/null; q "SELECT count(*) FROM event WHERE subject = '$p4' AND type = 8")"
 
 # -- take-over with open intents -----------------------------------------------------------------------------
 t1=$(uuid_at "$NOW" 41); t2=$(uuid_at "$NOW" 42); t3=$(uuid_at "$NOW" 43)
@@ -130,4 +159,28 @@ ask b "$(accept - "$e2" 5 "$NOW")" >/dev/null
 claim 'a later writer that committed first is not read past an open one' '' "$(read_log "$start")"
 ask a "COMMIT;" >/dev/null
 claim 'then both are read, none is skipped' "$e1 $e2" "$(read_log "$start")"
+
+# -- suppression against accept, fetch and settle ------------------------------------------------------------
+s1=$(uuid_at "$NOW" 61); s2=$(uuid_at "$NOW" 62); s3=$(uuid_at "$NOW" 63); s4=$(uuid_at "$NOW" 64); s5=$(uuid_at "$NOW" 65)
+suppress="INSERT INTO suppression (id, account, reason, address) VALUES (gen_random_uuid(), 1, 4, 'X')"
+held_back() { ask c "EXECUTE contents('{$1}');" | awk -F'|' '{ print $(NF - 1) }'; }
+ask a "BEGIN; $suppress;" >/dev/null
+claim 'accepting does not wait for a suppression on its way' '' "$(ask b "SET lock_timeout = '2s'; $(accept - "$s1" 6 "$NOW")")"
+claim 'and does not see it' '' "$(held_back "$s1")"
+ask a "COMMIT;" >/dev/null
+claim 'whoever fetches the content afterwards does, whatever the case' '{0}' "$(held_back "$s1")"
+claim 'so does who accepts afterwards' "$s2|0|" "$(ask b "$(accept - "$s2" 6 "$NOW")")"
+claim 'that ends at once, with a final event and no content' '7|1|1|0|0' "$(q "SELECT e.type, e.flags, e.sequence,
+  (SELECT count(*) FROM queue WHERE message_id = '$s2'), (SELECT count(*) FROM content WHERE id = '$s2') FROM event e WHERE subject = '$s2'")"
+claim 'and once only' '' "$(ask b "$(accept - "$s2" 6 "$NOW")")"
+q "DELETE FROM suppression" >/dev/null
+ask a "$(accept '- - -' "$s3 $s4 $s5" 6 "$NOW") $(take $A 6) BEGIN; $(settle $A 6 1 "$s3" 0 5 '' 9)" >/dev/null
+begin_ask b "SET lock_timeout = 0; $(settle $A 6 1 "$s4" 0 5 '' 9)"
+claim 'two refusals of one dead address: the second waits' yes "$(waits_for_lock b)"
+ask a "COMMIT;" >/dev/null
+claim 'and is settled all the same' 1 "$(end_ask b)"
+claim 'the address is on the list once, for the first' "1|x|$s3" "$(q "SELECT reason, address, source_message FROM suppression")"
+q "DELETE FROM suppression; UPDATE message SET flags = 4 WHERE id = '$s5'" >/dev/null
+claim 'a test is settled alike' 1 "$(ask a "$(settle $A 6 1 "$s5" 0 5 '' 9)")"
+claim 'and proves nothing about the address' 0 "$(q "SELECT count(*) FROM suppression")"
 close a; close b; close c

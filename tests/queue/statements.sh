@@ -16,8 +16,8 @@ poll() { # poll SHARD: message ids from the beginning
 intent() { # intent OWNER SHARD EPOCH BATCH MESSAGE ATTEMPT
   echo "EXECUTE intent('$1', '{$2}', '{$3}', '{$2}', ARRAY['$NOW'::timestamptz], '{$5}', '{0}', '{$6}', $4, '$NOW');"
 }
-settle() { # settle OWNER SHARD EPOCH MESSAGE ATTEMPT TYPE [NEXT]: TYPE 2 delivered, 7 cancelled
-  local next=${7:+"$7"}; local flags=1; [ -n "$next" ] && flags=0
+settle() { # settle OWNER SHARD EPOCH MESSAGE ATTEMPT TYPE [NEXT [FLAGS]]: TYPE 2 delivered, 7 cancelled
+  local next=${7:+"$7"}; local flags=${8:-1}; [ -n "$next" ] && flags=0
   echo "EXECUTE settle('$1', '{$2}', '{$3}', '{$2}', ARRAY['$NOW'::timestamptz], '{$4}', '{0}', '{$5}'," \
        "ARRAY[$([ -n "$next" ] && echo "'$next'" || echo NULL)]::timestamptz[], '{0}', ARRAY[gen_random_uuid()], '{$6}'," \
        "ARRAY[$5 + 2]::int2[], ARRAY[$flags]::int2[], '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}'," \
@@ -36,9 +36,17 @@ accept() { # accept "KEYS" "MESSAGES" SHARD ACCEPTED_AT [DUE]: one message of on
   echo "EXECUTE accept('{${ka:1}}', ARRAY[${kh:1}]::bytea[], ARRAY[${kh:1}]::bytea[], '{${kr:1}}', '{${kt:1}}'," \
        "$u, $u, $u, $o, $o, $o, $o, '{${sh:1}}', $z, $t, $t, $t, $t, $n, $n, $n," \
        "$u, $o, $z, $n, $z, $o, $b, $b," \
-       "'{${sh:1}}', ARRAY[${due_list:1}], $u, $z, $o, $o, $o, $n, ARRAY[${expire:1}], $u, '$at', $o);"
+       "'{${sh:1}}', ARRAY[${due_list:1}], $u, $z, $o, $o, $o, $n, ARRAY[${expire:1}], $u, '$at', $o, '{${text:1}}');"
 }
-cancel_direct() { # cancel_direct SHARD MESSAGE THRESHOLD
-  echo "EXECUTE cancel_direct($1, '$2', ARRAY[gen_random_uuid()], 7, '$3');"
+cancel_direct() { # cancel_direct SHARD MESSAGE DUE THRESHOLD
+  echo "EXECUTE cancel_direct('{$1}', ARRAY['$3'::timestamptz], '{$2}', '{0}', ARRAY[gen_random_uuid()], 8, '$4');"
 }
+command() { # command ID SHARD MESSAGE DUE: a cancellation is noted
+  echo "INSERT INTO queue_command VALUES ('$1', $2, '$3', 0, 0, NULL, NULL, '$4', false, '$NOW');"
+}
+run() { # run OWNER SHARD EPOCH COMMAND MESSAGE DUE: the owner carries it out
+  echo "EXECUTE command_run('$1', '{$2}', '{$3}', '{$4}', '{$2}', '{$5}', '{0}', ARRAY['$6'::timestamptz], '{0}', ARRAY['$NOW'::timestamptz]," \
+       "ARRAY[gen_random_uuid()], '{8}', '{NULL}', '$NOW');"
+}
+answer() { q "SELECT coalesce(result::text, 'open') FROM queue_command WHERE id = '$1'"; }
 ids() { grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' | grep -v '^00000000' | sort -u | paste -sd' ' - || true; }

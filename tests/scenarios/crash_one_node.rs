@@ -48,7 +48,7 @@ async fn run(hold: bool) -> Option<Audit> {
     for number in 1..=kill_count {
         sink.has_dots_within(count * number / (kill_count + 1), RUN_PATIENCE)
             .await;
-        let at = platform.nodes[0].kill();
+        let at = Some(platform.nodes[0].kill());
         let open = ledger::open_intents_of_dead(&platform.pool, &platform.nodes[0].file.name).await;
         doubts_before = ledger::doubts(&platform.pool).await.len();
         kills.push(Kill { at, open });

@@ -15,11 +15,11 @@ use crate::sink::{Receipt, Sink};
 /// A reply written this long before a kill was read before it, however busy the machine is.
 const SURELY_READ: Duration = Duration::from_secs(1);
 
-/// A process that died without warning.
+/// A process that died without warning, or was cut off.
 #[derive(Clone, Debug)]
 pub struct Kill {
-    /// Before the process that followed it was started.
-    pub at: Instant,
+    /// Before the process that followed it was started; none if it lived on.
+    pub at: Option<Instant>,
     /// Attempts whose outcome PostgreSQL did not know then; the journal may.
     pub open: HashSet<Attempt>,
 }
@@ -70,7 +70,7 @@ impl Audit {
         let receipts = sink.receipts();
         let doubts = ledger::doubts(&platform.pool).await;
         only_open_intents_are_in_doubt(sent, &receipts, &doubts, kills);
-        let kills: Vec<Instant> = kills.iter().map(|kill| kill.at).collect();
+        let kills: Vec<Instant> = kills.iter().filter_map(|kill| kill.at).collect();
         let mut arrived: HashMap<&str, Vec<&Receipt>> = HashMap::new();
         for receipt in receipts.iter().filter(|receipt| receipt.accepted) {
             arrived.entry(&receipt.id).or_default().push(receipt);

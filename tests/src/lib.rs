@@ -13,6 +13,7 @@ pub mod api;
 pub mod audit;
 pub mod cluster;
 pub mod dev;
+pub mod dns;
 pub mod ledger;
 pub mod load;
 pub mod node;

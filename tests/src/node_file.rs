@@ -24,6 +24,8 @@ pub struct NodeFile {
     pub sandbox: SocketAddr,
     /// `[mta] routes`.
     pub routes: BTreeMap<String, SocketAddr>,
+    /// `[dns] nameservers`.
+    pub nameservers: Vec<SocketAddr>,
     /// `[mta] lease_ttl_secs`.
     pub lease_ttl_secs: u64,
     /// `[mta] ambiguous_hold_secs`.
@@ -101,6 +103,13 @@ impl NodeFile {
         add(format!(
             "[return_path]\ndomain = \"bounce.test\"\nkeys_file = {:?}",
             self.return_path_keys_file
+        ));
+        add(format!(
+            "[dns]\nnameservers = {:?}",
+            self.nameservers
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
         ));
         add(format!(
             "[secrets]\nmaster_key_file = {:?}",

@@ -36,6 +36,7 @@ struct NodePlan {
 pub struct PlatformBuilder {
     nodes: Vec<NodePlan>,
     routes: BTreeMap<String, SocketAddr>,
+    nameservers: Vec<SocketAddr>,
     redis: bool,
     clock: bool,
     lease_ttl_secs: u64,
@@ -70,6 +71,12 @@ impl PlatformBuilder {
     /// Mail for this domain (`*`: all others) goes there.
     pub fn route(mut self, domain: &str, to: SocketAddr) -> Self {
         self.routes.insert(domain.to_owned(), to);
+        self
+    }
+
+    /// What DNS says is asked there.
+    pub fn nameserver(mut self, address: SocketAddr) -> Self {
+        self.nameservers.push(address);
         self
     }
 
@@ -195,6 +202,7 @@ impl PlatformBuilder {
             metrics: place::free_address(),
             sandbox: place::free_address(),
             routes: self.routes.clone(),
+            nameservers: self.nameservers.clone(),
             lease_ttl_secs: self.lease_ttl_secs,
             ambiguous_hold_secs: self.ambiguous_hold_secs,
             deadline_secs: self.deadline_secs,
@@ -247,6 +255,7 @@ impl Platform {
         PlatformBuilder {
             nodes: Vec::new(),
             routes: BTreeMap::new(),
+            nameservers: Vec::new(),
             redis: false,
             clock: false,
             lease_ttl_secs: 15,

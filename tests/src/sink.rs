@@ -128,6 +128,7 @@ impl SinkOptions {
             receipts: Mutex::default(),
             dots: watch::Sender::new(0),
             hanging: watch::Sender::new(None),
+            unanswered: Mutex::default(),
             asked: Mutex::default(),
             random: Mutex::new(0x9e37_79b9_7f4a_7c15),
         });
@@ -198,6 +199,11 @@ impl Sink {
         self.shared.hanging.send_replace(Some(helo.to_owned()));
     }
 
+    /// Of the dots that wait, this one (by `X-Test-Id`) will get no answer: its connection ends.
+    pub fn hang_up_on(&self, id: &str) {
+        *self.shared.unanswered.lock().unwrap() = Some(id.to_owned());
+    }
+
     /// Answers all dots that wait.
     pub fn answer(&self) {
         self.shared.hanging.send_replace(None);
@@ -218,6 +224,7 @@ pub(crate) struct Shared {
     receipts: Mutex<Vec<Receipt>>,
     dots: watch::Sender<usize>,
     hanging: watch::Sender<Option<String>>,
+    unanswered: Mutex<Option<String>>,
     asked: Mutex<std::collections::HashMap<String, usize>>,
     random: Mutex<u64>,
 }
@@ -261,6 +268,15 @@ impl Shared {
         }
         let mut hanging = self.hanging.subscribe();
         let _ = hanging.wait_for(|name| name.as_deref() != Some(helo)).await;
+    }
+
+    /// Whether this dot is to get no answer; once.
+    pub(crate) fn hangs_up_on(&self, number: usize) -> bool {
+        let receipts = self.receipts.lock().unwrap();
+        let mut unanswered = self.unanswered.lock().unwrap();
+        unanswered
+            .take_if(|id| *id == receipts[number].id)
+            .is_some()
     }
 
     /// Xorshift with a fixed seed: any spread will do, a crypto library is not needed for it.

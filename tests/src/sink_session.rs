@@ -183,6 +183,9 @@ impl Session {
         });
         self.reset();
         self.shared.pause(&self.helo).await;
+        if self.shared.hangs_up_on(number) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         self.say(reply).await?;
         self.shared.answered(number);
         Ok(())

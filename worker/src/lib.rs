@@ -6,23 +6,29 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod domains;
 mod metrics;
+mod search;
 mod upkeep;
 pub mod webhooks;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use mail::domain_name::DomainName;
 use mail::ids::NodeId;
 use service::clock::Clock;
 use service::config::Network;
 use service::metrics::{Metrics, MetricsError};
+use service::resolver::Resolver;
 use service::shutdown::Shutdown;
 use store::{Sealer, Store};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use metrics::{UpkeepMetrics, WebhookMetrics};
+use domains::{DomainMetrics, Domains};
+use metrics::{SearchMetrics, UpkeepMetrics, WebhookMetrics};
+use search::Indexer;
 use upkeep::Upkeep;
 use webhooks::{Dispatcher, Identity, Retrier, Webhooks};
 
@@ -37,6 +43,10 @@ pub struct WorkerConfig {
     pub max_webhook_calls: NonZeroU32,
     /// Private networks that webhooks may call; all others are refused.
     pub webhook_allowed_networks: Vec<Network>,
+    /// Looks at the records of sending domains.
+    pub resolver: Resolver,
+    /// The platform's domain for bounces, which subdomains of sending domains lead to.
+    pub return_path_domain: Option<DomainName>,
     /// Rung by whoever commits events in this process. Rings may be lost: it only makes the
     /// dispatchers quicker than their polling.
     pub events_committed: Arc<Notify>,
@@ -75,6 +85,21 @@ pub async fn run(
         metrics: UpkeepMetrics::register(&metrics)?,
         shutdown: shutdown.clone(),
     };
+    let indexer = Indexer {
+        store: store.clone(),
+        clock: clock.clone(),
+        metrics: SearchMetrics::register(&metrics)?,
+        owner: Indexer::owner_of(config.node),
+    };
+    let domains = Domains {
+        store: store.clone(),
+        clock: clock.clone(),
+        resolver: config.resolver.clone(),
+        return_path: config.return_path_domain.clone(),
+        events_committed: config.events_committed.clone(),
+        metrics: DomainMetrics::register(&metrics)?,
+        shutdown: shutdown.clone(),
+    };
     let webhook_metrics = WebhookMetrics::register(&metrics)?;
     let webhooks = Webhooks::new(&config, store, sealer, clock, webhook_metrics)?;
     let identity = Identity::of_node(config.node, config.name);
@@ -83,6 +108,8 @@ pub async fn run(
 
     let mut duties = JoinSet::new();
     duties.spawn(upkeep.run());
+    duties.spawn(indexer.run(shutdown.clone()));
+    duties.spawn(domains.run());
     duties.spawn(dispatcher.run(config.events_committed, shutdown.clone()));
     duties.spawn(retrier.run(shutdown));
     while let Some(ended) = duties.join_next().await {

@@ -107,3 +107,36 @@ impl UpkeepMetrics {
         })
     }
 }
+
+/// Numbers of the search index.
+#[derive(Clone, Debug)]
+pub(crate) struct SearchMetrics {
+    /// How far the index is behind, in seconds; 0 when the end of the log was seen, and on workers
+    /// that do not fill it.
+    pub(crate) lag_seconds: Gauge,
+    /// Deliveries written, those written again included.
+    pub(crate) rows: IntCounter,
+    /// 1 on the worker that fills the index.
+    pub(crate) reader: IntGauge,
+}
+
+impl SearchMetrics {
+    /// # Errors
+    /// They were registered before: one worker a registry.
+    pub(crate) fn register(metrics: &Metrics) -> Result<Self, MetricsError> {
+        Ok(Self {
+            lag_seconds: metrics.fraction(
+                "search_lag_seconds",
+                "How far the search index is behind the event log.",
+            )?,
+            rows: metrics.counter(
+                "search_rows_total",
+                "Deliveries written to the search index.",
+            )?,
+            reader: metrics.gauge(
+                "search_reader",
+                "1 on the worker that fills the search index.",
+            )?,
+        })
+    }
+}

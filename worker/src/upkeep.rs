@@ -19,9 +19,12 @@ const PARTITION_DAYS_BACK: i64 = 1;
 const PARTITION_DAYS_AHEAD: i64 = 7;
 /// How long a repeated request finds its first answer.
 const IDEMPOTENCY_KEPT: time::Duration = time::Duration::hours(24);
+/// How long the answer to a command can be asked for; whoever waits for one gives up in seconds.
+const COMMANDS_KEPT: time::Duration = time::Duration::hours(1);
 /// Newest messages the sandbox keeps.
 const SANDBOX_KEPT: i64 = 1_000;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
@@ -39,7 +42,9 @@ impl Upkeep {
     pub(crate) async fn run(self) {
         tokio::join!(
             self.repeat("partitions", HOUR, || self.make_partitions()),
+            self.repeat("search_retention", HOUR, || self.drop_search_days()),
             self.repeat("idempotency", HOUR, || self.age_out_idempotency()),
+            self.repeat("commands", 15 * MINUTE, || self.age_out_commands()),
             self.repeat("sandbox", Duration::from_secs(60), || self.trim_sandbox()),
             self.repeat("write_age", Duration::from_secs(15), || self
                 .measure_write_age()),
@@ -82,10 +87,25 @@ impl Upkeep {
         result
     }
 
+    async fn drop_search_days(&self) -> Result<(), StoreError> {
+        let today = self.clock.now().date();
+        let dropped = self.store.drop_search_partitions(today).await?;
+        if dropped > 0 {
+            tracing::info!(dropped, "days of the search index ended with their mail");
+        }
+        Ok(())
+    }
+
     async fn age_out_idempotency(&self) -> Result<(), StoreError> {
         self.store
             .age_out_idempotency(self.clock.now() - IDEMPOTENCY_KEPT)
             .await?;
+        Ok(())
+    }
+
+    async fn age_out_commands(&self) -> Result<(), StoreError> {
+        let before = self.clock.now() - COMMANDS_KEPT;
+        self.store.age_out_commands(before).await?;
         Ok(())
     }
 

@@ -1,8 +1,17 @@
 //! The handlers, one noun a file: typed values in, one call, a typed answer out.
 //! No rule about mail and no SQL lives here.
 
+pub(crate) mod domain_view;
+pub(crate) mod domains;
+pub(crate) mod email_actions;
+pub(crate) mod email_commands;
+pub(crate) mod email_content;
+pub(crate) mod email_list;
 pub(crate) mod email_request;
+pub(crate) mod email_resend;
 pub(crate) mod email_view;
 pub(crate) mod emails;
 pub(crate) mod sandbox;
+pub(crate) mod suppressions;
+pub(crate) mod transcripts;
 pub(crate) mod webhooks;

@@ -32,12 +32,17 @@ const EVENTS_MAX: usize = 20;
 const SECRET_OCTETS: usize = 32;
 
 /// What an endpoint can be told about: the types that happen.
-const OFFERED: [EventType; 5] = [
+const OFFERED: &[EventType] = &[
     EventType::EmailQueued,
     EventType::EmailDelivered,
     EventType::EmailDeferred,
     EventType::EmailBounced,
     EventType::EmailExpired,
+    EventType::EmailSuppressed,
+    EventType::EmailScheduled,
+    EventType::EmailCancelled,
+    EventType::DomainVerified,
+    EventType::DomainFailed,
 ];
 
 /// An endpoint to be called about events.
@@ -51,8 +56,8 @@ pub(crate) struct WebhookRequest {
     /// HTTPS, on the public Internet unless the operator allows more.
     #[schema(required = true, nullable = false)]
     url: Option<String>,
-    /// Types of events, at least one of email.queued, email.delivered, email.deferred,
-    /// email.bounced and email.expired.
+    /// Types of events, at least one, such as email.delivered; the answer to an unknown one lists
+    /// them all.
     #[serde(default, deserialize_with = "read_events")]
     #[schema(required = true, nullable = false)]
     events: Option<Vec<String>>,

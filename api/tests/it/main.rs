@@ -3,11 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod bodies;
+mod commands;
+#[path = "../../../tests/src/dns.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod dns;
 mod document;
+mod domains;
 mod keys;
+mod lists;
 mod platform;
 mod reading;
 mod sandbox;
 mod sending;
 mod server;
+mod suppressions;
 mod webhooks;

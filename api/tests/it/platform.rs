@@ -13,7 +13,9 @@ use serde_json::Value;
 use service::clock::Clock;
 use service::metrics::Metrics;
 use service::pg_cluster::{Binaries, ClusterOptions, Durability, PgCluster};
+use service::resolver::Resolver;
 use service::shutdown::Shutdown;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use store::{Acceptor, Account, PoolKind, SealKey, Sealer, Store, StoreOptions};
 use tower::ServiceExt;
 
@@ -21,7 +23,13 @@ use tower::ServiceExt;
 const URL_ENV: &str = "POSTRIDER_TEST_DATABASE_URL";
 
 /// Everything a key may do here.
-pub(crate) const ALL_SCOPES: &[&str] = &["emails:send", "emails:read", "webhooks:*"];
+pub(crate) const ALL_SCOPES: &[&str] = &[
+    "emails:send",
+    "emails:read",
+    "webhooks:*",
+    "suppressions:*",
+    "domains:*",
+];
 
 /// A running interface with one account, `acme.test` verified and `pending.test` not.
 pub(crate) struct Platform {
@@ -50,7 +58,7 @@ impl Platform {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut ApiConfig)) -> Option<Self> {
-        Self::start_on(database_url()?, change).await
+        Self::start_on(database_url().await?, change).await
     }
 
     /// Starts one with a server of its own, which [`Platform::lose_database`] may stop.
@@ -94,6 +102,8 @@ impl Platform {
             store: store.clone(),
             acceptor,
             sealer: Arc::new(Sealer::new(SealKey::new(1, [9; 32]), Vec::new())),
+            resolver: Resolver::offline(),
+            key_maker: api::KeyMaker::default(),
             clock,
             config: Arc::new(config),
             metrics: ApiMetrics::register(&registry).unwrap(),
@@ -112,6 +122,12 @@ impl Platform {
             shutdown,
             database,
         })
+    }
+
+    /// From now on records of domains are looked up there.
+    pub(crate) fn ask_dns(&mut self, resolver: Resolver) {
+        self.state.resolver = resolver;
+        self.router = api::router(self.state.clone());
     }
 
     /// Stops the server as a crash would.
@@ -362,9 +378,9 @@ type Database = (String, Option<Arc<Cluster>>);
 
 static CLUSTER: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
 
-fn database_url() -> Option<Database> {
+async fn database_url() -> Option<Database> {
     if let Ok(url) = std::env::var(URL_ENV) {
-        return Some((url, None));
+        return Some((database_on(&url).await, None));
     }
     if let Err(error) = Binaries::find() {
         eprintln!("SKIPPED: {error}; or set {URL_ENV}");
@@ -377,6 +393,16 @@ fn database_url() -> Option<Database> {
     *shared = Arc::downgrade(&cluster);
     drop(shared);
     Some(cluster.database())
+}
+
+/// A new database on a server that already runs: two tests own domains of the same name.
+async fn database_on(server_url: &str) -> String {
+    let name = format!("api_{}", uuid::Uuid::new_v4().simple());
+    let mut server = PgConnection::connect(server_url).await.unwrap();
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::query(create).execute(&mut server).await.unwrap();
+    let (before_name, _) = server_url.rsplit_once('/').unwrap();
+    format!("{before_name}/{name}")
 }
 
 impl Cluster {

@@ -15,13 +15,13 @@ use crate::platform::{Platform, email, fresh_uuid};
 const TTL: Duration = Duration::from_secs(30);
 
 /// The owner of all shards, who settles what the test says happened.
-struct Owner {
+pub(crate) struct Owner {
     fence: Fence,
     sequence: AtomicU16,
 }
 
 impl Owner {
-    async fn of_all_shards(platform: &Platform) -> Self {
+    pub(crate) async fn of_all_shards(platform: &Platform) -> Self {
         let store = &platform.state.store;
         let owner = NodeId::from_uuid(fresh_uuid());
         store.heartbeat(owner, "test", 0, TTL).await.unwrap();
@@ -39,7 +39,7 @@ impl Owner {
         }
     }
 
-    async fn queued(&self, platform: &Platform, id: MessageId) -> Vec<QueueRow> {
+    pub(crate) async fn queued(&self, platform: &Platform, id: MessageId) -> Vec<QueueRow> {
         let cursors: Vec<_> = self
             .fence
             .held
@@ -58,7 +58,7 @@ impl Owner {
         rows
     }
 
-    async fn settle(&self, platform: &Platform, row: &QueueRow, event: NewEvent) {
+    pub(crate) async fn settle(&self, platform: &Platform, row: &QueueRow, event: NewEvent) {
         let is_final = event.flags.contains(EventFlags::FINAL);
         let next_at = platform.state.clock.now() + Duration::from_secs(900);
         let next = (!is_final).then_some(Retry {
@@ -79,7 +79,7 @@ impl Owner {
         assert_eq!(settled, [true]);
     }
 
-    fn event(&self, kind: EventType, flags: EventFlags, reply: &str) -> NewEvent {
+    pub(crate) fn event(&self, kind: EventType, flags: EventFlags, reply: &str) -> NewEvent {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         NewEvent {
             id: EventId::from_uuid(fresh_uuid()),

@@ -11,7 +11,14 @@ const TOKEN: &str = "a-long-token";
 
 /// Sends with a test key and puts the stored octets where the sandbox MX would.
 async fn received(platform: &Platform, key: &str) -> (InboxId, MessageId) {
-    let sent = platform.accepted(key, &email()).await;
+    received_from(platform, key, "acme.test").await
+}
+
+/// The same from another domain than that of the first account.
+async fn received_from(platform: &Platform, key: &str, domain: &str) -> (InboxId, MessageId) {
+    let mut body = email();
+    body["from"] = format!("hello@{domain}").into();
+    let sent = platform.accepted(key, &body).await;
     let message_id: MessageId = sent.id().parse().unwrap();
     let stored = platform.state.store.contents(&[message_id]).await.unwrap();
     let id = InboxId::from_uuid(fresh_uuid());
@@ -45,9 +52,9 @@ async fn an_account_sees_the_mail_it_sent_to_the_sandbox() {
     let Some(platform) = Platform::start().await else {
         return;
     };
-    let stranger = platform.other_account("acme.test").await;
+    let stranger = platform.other_account("other.test").await;
     let (id, message_id) = received(&platform, &platform.test_key).await;
-    let (foreign, _) = received(&platform, &stranger).await;
+    let (foreign, _) = received_from(&platform, &stranger, "other.test").await;
 
     let listed = platform.get(&platform.test_key, PATH).await;
     assert_eq!(ids(&listed.json), [id.to_string()], "{}", listed.json);
@@ -107,12 +114,12 @@ async fn pages_go_past_the_mail_of_others() {
     let Some(platform) = Platform::start().await else {
         return;
     };
-    let stranger = platform.other_account("acme.test").await;
+    let stranger = platform.other_account("other.test").await;
     let mut own = Vec::new();
     for _ in 0..3 {
         own.push(received(&platform, &platform.test_key).await.0.to_string());
         for _ in 0..3 {
-            received(&platform, &stranger).await;
+            received_from(&platform, &stranger, "other.test").await;
         }
     }
     own.reverse();
@@ -134,9 +141,9 @@ async fn the_inbox_opens_with_its_token_only() {
     let Some(platform) = Platform::start_with(change).await else {
         return;
     };
-    let stranger = platform.other_account("acme.test").await;
+    let stranger = platform.other_account("other.test").await;
     let (own, _) = received(&platform, &platform.test_key).await;
-    let (foreign, _) = received(&platform, &stranger).await;
+    let (foreign, _) = received_from(&platform, &stranger, "other.test").await;
     let opened = platform
         .get("", &format!("/inbox?token={TOKEN}&limit=2"))
         .await;

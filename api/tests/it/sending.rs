@@ -106,7 +106,7 @@ async fn a_sender_needs_a_verified_domain_of_the_own_account() {
     check(
         &platform.live_key,
         "a@pending.test",
-        "pending.test is not verified yet",
+        "pending.test is not verified: publish",
     )
     .await;
     check(
@@ -279,8 +279,9 @@ async fn the_same_key_and_body_count_once() {
     assert_ne!(other_key.id(), first.id());
     let test_mode = send_with_idempotency(&platform, &platform.test_key, "order-7", &email()).await;
     assert!(!test_mode.headers.contains_key("idempotent-replayed"));
-    let other_account = platform.other_account("acme.test").await;
-    let stranger = send_with_idempotency(&platform, &other_account, "order-7", &email()).await;
+    let other_account = platform.other_account("other.test").await;
+    let other_sender = with("from", json!("hello@other.test"));
+    let stranger = send_with_idempotency(&platform, &other_account, "order-7", &other_sender).await;
     assert_ne!(stranger.id(), first.id());
     let no_key = "two words";
     send_with_idempotency(&platform, key, no_key, &email())

@@ -11,5 +11,5 @@ pub(crate) use connect::NoLine;
 pub(crate) use connect::{Line, connect};
 pub(crate) use contents::{Contents, FetchRequest};
 pub(crate) use converse::{Conversation, converse, is_worn_out};
-pub(crate) use outcome::{Attempted, conclude, expired, undecided};
-pub(crate) use prepare::{OwnFault, Prepared, prepare};
+pub(crate) use outcome::{Attempted, conclude, expired, suppressed, undecided};
+pub(crate) use prepare::{NotPrepared, OwnFault, Prepared, prepare};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mail::bounce_class::BounceClass;
+use mail::bounce_class::{BounceClass, SuppressionRule};
 use mail::event::EventType;
 use mail::ids::{EventId, uuid_v7};
 use mail::judge::{Failure, Outcome, Stage, judge_failure, judge_reply};
@@ -196,12 +196,16 @@ fn settlement(node: &Node, attempted: &Attempted, policy: AmbiguousPolicy) -> Se
     };
     let failed = attempted.outcome != Outcome::Delivered;
     let number = row.attempt + 1;
+    let mut flags = event_flags(row, retry.is_none(), attempted.ambiguous);
+    if proves_dead(attempted.outcome) {
+        flags = flags.with(EventFlags::DEAD_RECIPIENT);
+    }
     let event = NewEvent {
         id: event_id(now),
         kind,
         sequence: number + 1,
         attempt: number,
-        flags: event_flags(row, retry.is_none(), attempted.ambiguous),
+        flags,
         class: failed.then(|| attempted.outcome.class()),
         code: attempted.reply.as_ref().map(|reply| reply.code().get()),
         enhanced: attempted
@@ -214,14 +218,20 @@ fn settlement(node: &Node, attempted: &Attempted, policy: AmbiguousPolicy) -> Se
         tls: attempted.tls.map(str::to_owned),
         reply: attempted.reply_text(),
         duration_ms: i32::try_from(attempted.begun.elapsed().as_millis()).ok(),
-        transcript: (failed && !attempted.transcript.is_empty())
-            .then(|| DbText::from_remote(attempted.transcript.as_bytes(), TRANSCRIPT_MAX_OCTETS)),
+        transcript: (failed && !attempted.transcript.is_empty()).then(|| {
+            DbText::from_remote_lines(attempted.transcript.as_bytes(), TRANSCRIPT_MAX_OCTETS)
+        }),
     };
     Settlement {
         row: row.clone(),
         next: retry,
         event,
     }
+}
+
+/// Whether this refusal alone is enough to suppress the recipient.
+fn proves_dead(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Bounced { class, .. } if class.suppression() == SuppressionRule::AtOnce)
 }
 
 /// When a deferred delivery is tried again; `None` ends it.
@@ -263,6 +273,21 @@ pub(crate) fn expired(row: QueueRow, now: OffsetDateTime) -> Settlement {
         attempt: row.attempt,
         class: Some(BounceClass::Expired),
         ..plain_event(EventType::EmailExpired, event_flags(&row, true, false), now)
+    };
+    Settlement {
+        row,
+        next: None,
+        event,
+    }
+}
+
+/// A delivery whose recipient was suppressed before another attempt.
+pub(crate) fn suppressed(row: QueueRow, now: OffsetDateTime) -> Settlement {
+    let flags = event_flags(&row, true, false);
+    let event = NewEvent {
+        sequence: row.attempt + 2,
+        attempt: row.attempt,
+        ..plain_event(EventType::EmailSuppressed, flags, now)
     };
     Settlement {
         row,

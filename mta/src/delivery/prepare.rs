@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use mail::address::EmailAddress;
+use mail::domain_name::DomainName;
 use mail::envelope::{Envelope, ReversePath};
 use mail::verp;
 use store::{MessageFlags, QueueRow, StoreError, StoredMessage};
@@ -66,15 +67,33 @@ impl OwnFault {
     }
 }
 
+/// Why a delivery is not tried.
+#[derive(Debug)]
+pub(crate) enum NotPrepared {
+    /// Its recipient was put on the suppression list since it was accepted.
+    Suppressed,
+    Fault(OwnFault),
+}
+
+impl From<OwnFault> for NotPrepared {
+    fn from(fault: OwnFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// Fetches, addresses and signs.
-pub(crate) async fn prepare(node: &Node, row: &QueueRow) -> Result<Prepared, OwnFault> {
+pub(crate) async fn prepare(node: &Node, row: &QueueRow) -> Result<Prepared, NotPrepared> {
     let message = node
         .contents
         .get(row.key.message)
         .await
         .map_err(OwnFault::Unavailable)?;
     let message = message.ok_or(OwnFault::ContentMissing)?;
-    let envelope = envelope(node, row, &message)?;
+    if message.is_suppressed(row.key.rcpt, node.clock.now()) {
+        return Err(NotPrepared::Suppressed);
+    }
+    let domain = return_path_domain(node, row, &message).await?;
+    let envelope = envelope(node, row, &message, &domain)?;
     let header_block = sign(node, &message).await?;
     Ok(Prepared {
         envelope,
@@ -83,17 +102,42 @@ pub(crate) async fn prepare(node: &Node, row: &QueueRow) -> Result<Prepared, Own
     })
 }
 
+/// The sending domain's own subdomain, so that SPF aligns (RFC 7208 section 2.4), where it leads here
+/// since before the delivery was due first; else the platform's. What is found later changes no
+/// delivery that has begun.
+async fn return_path_domain(
+    node: &Node,
+    row: &QueueRow,
+    message: &StoredMessage,
+) -> Result<DomainName, OwnFault> {
+    let sender = node
+        .store
+        .sender_domain_by_no(message.domain)
+        .await
+        .map_err(OwnFault::Unavailable)?;
+    let own = sender.and_then(|sender| sender.return_path);
+    Ok(match own {
+        Some(own) if own.from <= row.first_at => own.domain,
+        _ => node.config.return_path.domain.clone(),
+    })
+}
+
 /// The reverse-path names the delivery and stays the same over its attempts, or greylisting would
 /// see a new sender each time.
-fn envelope(node: &Node, row: &QueueRow, message: &StoredMessage) -> Result<Envelope, OwnFault> {
+fn envelope(
+    node: &Node,
+    row: &QueueRow,
+    message: &StoredMessage,
+    domain: &DomainName,
+) -> Result<Envelope, OwnFault> {
     let parse = |text: &str| {
         EmailAddress::parse(text).map_err(|error| OwnFault::Address(format!("{text}: {error}")))
     };
     let recipient = message.recipients.get(usize::from(row.key.rcpt));
     let recipient = parse(recipient.ok_or(OwnFault::ContentMissing)?)?;
-    let path = &node.config.return_path;
-    let token = verp::encode(row.key.message.delivery(row.key.rcpt), &path.key);
-    let reverse_path = ReversePath::Address(parse(&format!("{token}@{}", path.domain.as_str()))?);
+    let key = &node.config.return_path.key;
+    let token = verp::encode(row.key.message.delivery(row.key.rcpt), key);
+    let reverse_path = ReversePath::Address(parse(&format!("{token}@{domain}"))?);
     Ok(Envelope::new(reverse_path, recipient))
 }
 

@@ -300,3 +300,6 @@ async fn accept(node: &Node, entries: Vec<(Uuid, NodeId, HandIn)>) -> bool {
     }
     ids.len() == entries.len()
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,16 @@ pub(crate) fn expire(node: &Node, row: QueueRow, now: OffsetDateTime) {
     });
 }
 
+/// Ends a delivery whose recipient is suppressed by now.
+pub(crate) fn suppress(node: &Node, row: QueueRow) {
+    let settlement = delivery::suppressed(row, node.clock.now());
+    node.settler.queue(Unsettled {
+        settlement,
+        ticket: None,
+        intent: None,
+    });
+}
+
 /// Finds the way of one domain's rows and queues them on their paths.
 async fn route(node: &Arc<Node>, pool: Option<PoolNo>, domain: DomainName, rows: Vec<QueueRow>) {
     match find_route(node, pool, &domain).await {

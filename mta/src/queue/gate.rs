@@ -8,6 +8,7 @@ use std::time::Duration;
 use store::{Epoch, Fence, QueueRow, ShardNo, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::barrier::Barrier;
 use crate::node::Node;
 use crate::sync::lock;
 
@@ -46,6 +47,7 @@ pub(crate) struct Gate {
     requests: mpsc::Sender<Request>,
     open: Mutex<OpenIntents>,
     door: watch::Sender<Door>,
+    barrier: Barrier,
 }
 
 /// Whether asking makes sense.
@@ -76,6 +78,7 @@ impl Gate {
                 requests,
                 open: Mutex::default(),
                 door,
+                barrier: Barrier::default(),
             },
             queue,
         )
@@ -90,6 +93,11 @@ impl Gate {
         permit
             .await
             .unwrap_or(Permit::Closed("the node is stopping"))
+    }
+
+    /// What keeps commands and the gate apart.
+    pub(crate) fn barrier(&self) -> &Barrier {
+        &self.barrier
     }
 
     /// Waits until asking makes sense: better than opening transactions only to break them off.
@@ -205,15 +213,24 @@ impl Gate {
                 };
                 let answer = std::mem::replace(answer, oneshot::channel().0);
                 let _ = answer.send(no);
+                return false;
             }
-            may
+            let free = self.barrier.begin(row.key);
+            if !free {
+                // Something else is wanted of it: should it stay as it is, it is read again.
+                let answer = std::mem::replace(answer, oneshot::channel().0);
+                let _ = answer.send(Permit::Refused);
+            }
+            free
         });
         if batch.is_empty() {
             return;
         }
         let fence = node.ownership.fence(batch.iter().map(|(row, _)| row.shard));
         let epochs: HashMap<ShardNo, Epoch> = fence.held.iter().copied().collect();
-        match self.note_patiently(node, batch, &fence, &epochs).await {
+        let noted = self.note_patiently(node, batch, &fence, &epochs).await;
+        self.barrier.end(batch.iter().map(|(row, _)| row.key));
+        match noted {
             Ok((number, granted)) => {
                 for ((row, answer), granted) in batch.drain(..).zip(granted) {
                     let intent = epochs.get(&row.shard).map(|epoch| Intent {

@@ -337,9 +337,13 @@ fn count(node: &Node, settlement: &Settlement) {
 /// What remains when PostgreSQL will not have the whole: the outcome itself.
 fn strip(outcome: &mut Unsettled) {
     let event = &mut outcome.settlement.event;
+    event.flags = event.flags.without(EventFlags::DEAD_RECIPIENT);
     event.reply = None;
     event.transcript = None;
     event.mx = None;
     event.tls = None;
     event.enhanced = None;
 }
+
+#[cfg(test)]
+mod tests;

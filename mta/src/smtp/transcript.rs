@@ -38,7 +38,12 @@ impl Transcript {
     }
 
     pub(super) fn sent(&mut self, command: &str) {
-        self.push("C: ", command.trim_end());
+        let command = command.trim_end();
+        // RFC 4954 section 4: what follows the mechanism is the password, in a thin disguise.
+        match command.get(..5) {
+            Some(verb) if verb.eq_ignore_ascii_case("AUTH ") => self.push("C: ", "AUTH (hidden)"),
+            _ => self.push("C: ", command),
+        }
     }
 
     pub(super) fn received(&mut self, line: &str) {
@@ -79,6 +84,14 @@ impl Transcript {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_password_gets_in() {
+        let mut transcript = Transcript::default();
+        transcript.sent("auth plain AGFuYQBzZWNyZXQ=");
+        transcript.sent("NOOP");
+        assert_eq!(transcript.text(), "C: AUTH (hidden)\nC: NOOP\n");
+    }
 
     #[test]
     fn the_transcript_stays_bounded_and_says_what_it_left_out() {

@@ -43,6 +43,20 @@ impl QueueHints for Hints {
             redis.accepted(others);
         }
     }
+
+    fn commanded(&self, shards: &[ShardNo]) {
+        // Those that were cancelled directly.
+        self.events_committed.notify_one();
+        let own = self.own_shards();
+        if let Some(local) = &self.local {
+            local.commanded(shards);
+        }
+        if let Some(redis) = &self.redis
+            && shards.iter().any(|shard| !own.contains(shard))
+        {
+            redis.commanded(shards);
+        }
+    }
 }
 
 impl Hints {

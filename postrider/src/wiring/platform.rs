@@ -120,7 +120,8 @@ impl Platform {
         let mut worker_state = None;
         if roles.worker {
             let state = worker_state_dir(config, &foundation)?;
-            let settings = worker_config(config, state.node_id(), events_committed.clone());
+            let settings =
+                worker_config(config, around, state.node_id(), events_committed.clone())?;
             spawn_worker(&mut running, settings, &foundation);
             worker_state = Some(state);
         }
@@ -289,14 +290,21 @@ fn spawn_worker(running: &mut Running, settings: WorkerConfig, foundation: &Foun
     running.spawn(async { ("worker", work.await.map_err(Into::into)) });
 }
 
-fn worker_config(config: &Config, node: NodeId, events_committed: Arc<Notify>) -> WorkerConfig {
-    WorkerConfig {
+fn worker_config(
+    config: &Config,
+    around: &Surroundings,
+    node: NodeId,
+    events_committed: Arc<Notify>,
+) -> anyhow::Result<WorkerConfig> {
+    Ok(WorkerConfig {
         node,
         name: settings::node_name(config),
         max_webhook_calls: config.worker.max_webhook_calls,
         webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),
+        resolver: settings::resolver(config, around)?,
+        return_path_domain: settings::return_path_domain(config),
         events_committed,
-    }
+    })
 }
 
 /// The worker's identity, locked until it is dropped.
@@ -325,6 +333,8 @@ fn app_state(
         store: foundation.store.clone(),
         acceptor,
         sealer: foundation.sealer.clone(),
+        resolver: settings::resolver(config, around)?,
+        key_maker: api::KeyMaker::default(),
         clock: foundation.clock.clone(),
         config: Arc::new(settings::api(config, around)),
         metrics: ApiMetrics::register(&foundation.metrics)?,

@@ -12,6 +12,7 @@ use mta::routing::{RoutingConfig, parse_route};
 use mta::smtp::Deadlines;
 use mta::{EgressSource, MtaConfig, MtaLimits, ReturnPath};
 use service::config::{Config, DeadlinesConfig};
+use service::resolver::Resolver;
 
 use super::secrets;
 
@@ -48,6 +49,7 @@ pub(crate) fn api(config: &Config, around: &Surroundings) -> ApiConfig {
         // The worker checks the address of every call; here only the spelling is judged.
         allow_insecure_webhooks: config.worker.allow_insecure_webhooks,
         webhook_allowed_networks: config.worker.webhook_allowed_networks.clone(),
+        return_path_domain: return_path_domain(config),
         operator_routes: around.operator_routes_on_api,
         ..ApiConfig::default()
     }
@@ -143,9 +145,27 @@ fn routing(config: &Config, around: &Surroundings) -> anyhow::Result<RoutingConf
     Ok(RoutingConfig {
         routes: routes.collect::<Result<_, _>>()?,
         offline: around.offline,
+        nameservers: (!config.dns.nameservers.is_empty()).then(|| config.dns.nameservers.clone()),
         allow_private: config.mta.allow_private_destinations,
         ..RoutingConfig::default()
     })
+}
+
+/// The platform's domain for bounces, where this process was told one.
+pub(crate) fn return_path_domain(config: &Config) -> Option<DomainName> {
+    let domain = config.return_path.domain.as_ref()?;
+    DomainName::parse(&domain.to_string()).ok()
+}
+
+/// Looks at the records of sending domains; at none where this process keeps to itself.
+///
+/// # Errors
+/// The system names no name servers, and neither does the configuration.
+pub(crate) fn resolver(config: &Config, around: &Surroundings) -> anyhow::Result<Resolver> {
+    if around.offline && config.dns.nameservers.is_empty() {
+        return Ok(Resolver::offline());
+    }
+    Ok(Resolver::new(&config.dns.nameservers)?)
 }
 
 fn return_path(config: &Config) -> anyhow::Result<ReturnPath> {

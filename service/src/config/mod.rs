@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
 pub use sections::{
-    ApiConfig, DatabaseConfig, DeadlinesConfig, LogConfig, MetricsConfig, MtaConfig, NodeConfig,
-    RedisConfig, ReturnPathConfig, SandboxConfig, SecretsConfig, SourceConfig, TestConfig,
-    WorkerConfig,
+    ApiConfig, DatabaseConfig, DeadlinesConfig, DnsConfig, LogConfig, MetricsConfig, MtaConfig,
+    NodeConfig, RedisConfig, ReturnPathConfig, SandboxConfig, SecretsConfig, SourceConfig,
+    TestConfig, WorkerConfig,
 };
 pub use urls::{DatabaseUrl, PublicUrl, RedisUrl};
 pub use values::{Host, HostName, HostPort, Network, RouteDomain, Seconds};
@@ -59,6 +59,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Bounces.
     pub return_path: ReturnPathConfig,
+    /// Name servers.
+    pub dns: DnsConfig,
     /// Encryption at rest.
     pub secrets: SecretsConfig,
     /// Logs.
@@ -135,6 +137,7 @@ impl Config {
             worker: reader.section("worker"),
             metrics: reader.section("metrics"),
             return_path: reader.section("return_path"),
+            dns: reader.section("dns"),
             secrets: reader.section("secrets"),
             log: reader.section("log"),
             test: reader.section("test"),
@@ -247,7 +250,7 @@ impl Reader<'_> {
     }
 }
 
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "database",
     "redis",
     "node",
@@ -257,6 +260,7 @@ const SECTIONS: [&str; 12] = [
     "worker",
     "metrics",
     "return_path",
+    "dns",
     "secrets",
     "log",
     "test",

@@ -146,6 +146,12 @@ sections! {
         keys_file: Option<PathBuf> = None,
     }
 
+    /// `[dns]`: whom to ask.
+    DnsConfig {
+        /// Name servers; empty: those of the system.
+        nameservers: Vec<SocketAddr> = Vec::new(),
+    }
+
     /// `[secrets]`: encryption of what is stored.
     SecretsConfig {
         /// File of the key that stored secrets are encrypted with: 32 bytes in base64.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use mail::ids::MessageId;
 use mail::retry::StreamClass;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
-use super::columns::Columns;
+use super::columns::{Columns, Committed};
 use super::job::{Job, Shards};
 use super::{AcceptObserver, Accepted, ClockNow};
 use crate::connections::{Connections, within};
@@ -22,7 +22,7 @@ use crate::decode::stream_class_code;
 use crate::error::{StoreError, lost_connection, lost_race};
 use crate::hints::QueueHints;
 use crate::numbers::ShardNo;
-use crate::queue::SHARDS_A_CLASS;
+use crate::queue::{DeliveryKey, SHARDS_A_CLASS};
 
 const OPERATION: &str = "accept mail";
 const BATCH_MAX_DELIVERIES: usize = 256;
@@ -117,7 +117,7 @@ pub(super) async fn run_lane(committer: Arc<Committer>, inbox: Arc<Inbox>, track
 pub(super) struct Committer {
     pub(super) store: Store,
     pub(super) clock_now: ClockNow,
-    hints: Arc<dyn QueueHints>,
+    pub(super) hints: Arc<dyn QueueHints>,
     pub(super) observer: Arc<dyn AcceptObserver>,
     turn: AtomicUsize,
 }
@@ -190,8 +190,8 @@ impl Committer {
         let mut parts = vec![jobs];
         while let Some(mut part) = parts.pop() {
             let error = match self.commit(pool, &part).await {
-                Ok(lost) => {
-                    self.finish(part, &lost, tracker);
+                Ok(committed) => {
+                    self.finish(part, committed, tracker);
                     continue;
                 }
                 Err(error) => error,
@@ -215,33 +215,39 @@ impl Committer {
     }
 
     /// Commits once; the same ids once more when the connection was lost meanwhile, or others were
-    /// in the way. Returns the requests whose idempotency key was taken.
+    /// in the way.
     pub(super) async fn commit(
         &self,
         pool: &Connections,
         jobs: &[Job],
-    ) -> Result<HashSet<Uuid>, StoreError> {
+    ) -> Result<Committed, StoreError> {
         let started = Instant::now();
-        let lost = match self.try_commit(pool, jobs).await {
-            Err(Failure::Statement(error)) if lost_connection(&error) || lost_race(&error) => self
-                .try_commit(pool, jobs)
-                .await
-                .map_err(Failure::after_unknown)?,
+        let committed = match self.try_commit(pool, jobs).await {
+            Err(Failure::Statement(error)) if lost_connection(&error) || lost_race(&error) => {
+                let mut committed = self
+                    .try_commit(pool, jobs)
+                    .await
+                    .map_err(Failure::after_unknown)?;
+                // Perhaps it was the first try that stored them: then only their events say it.
+                let earlier = self.suppressed_before(jobs).await?;
+                committed.suppressed.extend(earlier);
+                committed
+            }
             other => other.map_err(Failure::before_commit)?,
         };
         let deliveries = jobs.iter().map(Job::deliveries).sum();
         let octets = jobs.iter().map(|job| job.octets).sum();
         self.observer
             .committed(deliveries, octets, started.elapsed());
-        Ok(lost.into_iter().collect())
+        Ok(committed)
     }
 
-    async fn try_commit(&self, pool: &Connections, jobs: &[Job]) -> Result<Vec<Uuid>, Failure> {
+    async fn try_commit(&self, pool: &Connections, jobs: &[Job]) -> Result<Committed, Failure> {
         let mut checkout = pool.checkout().await.map_err(Failure::Connect)?;
         let columns = Columns::of(jobs);
-        let lost = within(columns.commit(checkout.raw(), (self.clock_now)())).await;
-        checkout.give_back(&lost);
-        lost.map_err(Failure::Statement)
+        let committed = within(columns.commit(checkout.raw(), (self.clock_now)())).await;
+        checkout.give_back(&committed);
+        committed.map_err(Failure::Statement)
     }
 
     /// Answers jobs after their commit. Those that lost their key to another request are looked
@@ -249,26 +255,47 @@ impl Committer {
     pub(super) fn finish(
         self: &Arc<Self>,
         jobs: Vec<Job>,
-        lost: &HashSet<Uuid>,
+        committed: Committed,
         tracker: &TaskTracker,
     ) {
         let (losers, stored): (Vec<Job>, Vec<Job>) = jobs
             .into_iter()
-            .partition(|job| lost.contains(&job.request_id));
-        self.stored(stored);
+            .partition(|job| committed.lost.contains(&job.request_id));
+        self.stored(stored, &committed.suppressed);
         for job in losers {
             tracker.spawn(self.clone().resolve(job));
         }
     }
 
-    pub(super) fn stored(&self, jobs: Vec<Job>) {
+    pub(super) fn stored(&self, jobs: Vec<Job>, suppressed: &HashSet<DeliveryKey>) {
         if !jobs.is_empty() {
+            let rows = jobs.iter().flat_map(Job::queue_rows);
             self.hints
-                .accepted(jobs.iter().flat_map(Job::queue_rows).collect());
+                .accepted(rows.filter(|row| !suppressed.contains(&row.key)).collect());
         }
         for job in jobs {
-            job.answer(Ok(Accepted::Stored));
+            let ended: HashSet<DeliveryKey> = if suppressed.is_empty() {
+                HashSet::new()
+            } else {
+                let keys = job.queue_rows().map(|row| row.key);
+                keys.filter(|key| suppressed.contains(key)).collect()
+            };
+            job.answer(Ok(if ended.is_empty() {
+                Accepted::Stored
+            } else {
+                Accepted::Screened { suppressed: ended }
+            }));
         }
+    }
+
+    /// Deliveries of these jobs that an earlier try ended at once.
+    pub(super) async fn suppressed_before(
+        &self,
+        jobs: &[Job],
+    ) -> Result<HashSet<DeliveryKey>, StoreError> {
+        let messages = jobs.iter().flat_map(|job| &job.request.messages);
+        let ids: Vec<MessageId> = messages.map(|message| message.id).collect();
+        self.store.suppressed_at_accept(&ids).await
     }
 }
 

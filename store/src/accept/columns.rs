@@ -1,6 +1,10 @@
 //! The arrays of the accept statement, filled from jobs. Their order is that of `accept.sql`.
 
+use std::collections::HashSet;
+
 use mail::event::EventType;
+use mail::ids::MessageId;
+use mail::suppression::look_up_key;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -8,6 +12,16 @@ use uuid::Uuid;
 use super::job::{Job, JobContent, rcpt_column, recipient_lines};
 use super::{IdempotencyKey, NewMessage};
 use crate::numbers::micros;
+use crate::queue::DeliveryKey;
+
+/// What the statement did otherwise than asked.
+#[derive(Debug, Default)]
+pub(super) struct Committed {
+    /// Requests whose idempotency key was taken.
+    pub(super) lost: HashSet<Uuid>,
+    /// Deliveries that ended at once because their recipient is suppressed.
+    pub(super) suppressed: HashSet<DeliveryKey>,
+}
 
 #[derive(Default)]
 pub(super) struct Columns<'a> {
@@ -73,6 +87,7 @@ struct Deliveries {
     expires_ats: Vec<OffsetDateTime>,
     event_ids: Vec<Uuid>,
     event_types: Vec<i16>,
+    look_up_keys: Vec<String>,
 }
 
 impl<'a> Columns<'a> {
@@ -94,19 +109,19 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    /// Runs the statement; it commits by itself. Returns the requests whose key was taken.
+    /// Runs the statement; it commits by itself.
     pub(super) async fn commit(
         self,
         connection: &mut PgConnection,
         accepted_at: OffsetDateTime,
-    ) -> Result<Vec<Uuid>, sqlx::Error> {
+    ) -> Result<Committed, sqlx::Error> {
         let Self {
             keys,
             messages,
             contents,
             deliveries,
         } = self;
-        let lost: Vec<(Uuid, i32, Vec<u8>)> =
+        let rows: Vec<(Uuid, i32, Option<Vec<u8>>)> =
             sqlx::query_as(include_str!("../../queries/accept.sql"))
                 .bind(keys.accounts)
                 .bind(keys.key_hashes)
@@ -149,12 +164,19 @@ impl<'a> Columns<'a> {
                 .bind(deliveries.event_ids)
                 .bind(accepted_at)
                 .bind(deliveries.event_types)
+                .bind(deliveries.look_up_keys)
                 .fetch_all(connection)
                 .await?;
-        Ok(lost
-            .into_iter()
-            .map(|(request_id, ..)| request_id)
-            .collect())
+        let mut committed = Committed::default();
+        for (id, number, key_hash) in rows {
+            if key_hash.is_some() {
+                committed.lost.insert(id);
+            } else if let Ok(rcpt) = u16::try_from(number) {
+                let message = MessageId::from_uuid(id);
+                committed.suppressed.insert(DeliveryKey { message, rcpt });
+            }
+        }
+        Ok(committed)
     }
 }
 
@@ -235,6 +257,7 @@ impl Deliveries {
             self.expires_ats.push(micros(message.expires_at));
             self.event_ids.push(*event_id);
             self.event_types.push(kind.code());
+            self.look_up_keys.push(look_up_key(&recipient.address));
         }
     }
 }

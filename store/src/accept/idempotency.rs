@@ -37,27 +37,37 @@ impl Committer {
     pub(super) async fn resolve(self: Arc<Self>, job: Job) {
         match self.judge(&job).await {
             Ok(Verdict::Again) => self.commit_again(job).await,
-            verdict => self.close(job, verdict),
+            verdict => self.close(job, verdict).await,
         }
     }
 
     async fn commit_again(&self, job: Job) {
         let jobs = [job];
-        let lost = self.commit(&self.store.general, &jobs).await;
+        let committed = self.commit(&self.store.general, &jobs).await;
         let [job] = jobs;
-        match lost {
-            Ok(lost) if lost.is_empty() => self.stored(vec![job]),
+        match committed {
+            Ok(committed) if committed.lost.is_empty() => {
+                self.stored(vec![job], &committed.suppressed);
+            }
             Ok(_) => {
                 let verdict = self.judge(&job).await;
-                self.close(job, verdict);
+                self.close(job, verdict).await;
             }
             Err(error) => job.answer(Err(error)),
         }
     }
 
-    fn close(&self, job: Job, verdict: Result<Verdict, StoreError>) {
+    async fn close(&self, job: Job, verdict: Result<Verdict, StoreError>) {
         match verdict {
-            Ok(Verdict::Ourselves) => self.stored(vec![job]),
+            Ok(Verdict::Ourselves) => {
+                let jobs = [job];
+                let suppressed = self.suppressed_before(&jobs).await;
+                let [job] = jobs;
+                match suppressed {
+                    Ok(suppressed) => self.stored(vec![job], &suppressed),
+                    Err(error) => job.answer(Err(error)),
+                }
+            }
             Ok(Verdict::Answer(accepted)) => job.answer(Ok(accepted)),
             // The key was taken and freed twice within one request: let the sender repeat it.
             Ok(Verdict::Again) => job.answer(Err(StoreError::Unavailable {

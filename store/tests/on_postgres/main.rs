@@ -6,9 +6,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod accepting;
+mod commands;
 mod configuration;
 mod dispatching;
+mod domains;
 mod ownership;
 mod partitions;
+mod searching;
 mod settling;
+mod suppression;
 mod world;

@@ -100,9 +100,9 @@ fn metadata(message: &LogMessage) -> Result<BTreeMap<String, String>, PayloadErr
     }
 }
 
-/// The attempt that caused the event; `queued` and cancellations have none.
+/// The attempt that caused the event; `queued`, suppressions and cancellations have none.
 fn attempt(event: &StoredEvent) -> Option<AttemptData> {
-    (event.attempt > 0).then(|| AttemptData {
+    (event.attempt > 0 && event.kind != EventType::EmailSuppressed).then(|| AttemptData {
         number: event.attempt,
         ambiguous: event.flags.contains(EventFlags::AMBIGUOUS),
         source: event.source.clone(),

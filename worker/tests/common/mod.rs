@@ -15,6 +15,7 @@ use mail::ids::{
 use mail::retry::StreamClass;
 use service::clock::{Clock, ClockFile};
 use service::metrics::Metrics;
+use service::resolver::Resolver;
 use service::shutdown::Shutdown;
 use sqlx::PgPool;
 use store::{Account, SealKey, Sealer, Store, StoreOptions, Stream};
@@ -36,10 +37,12 @@ pub(crate) struct Platform {
     pub(crate) account: Account,
     pub(crate) clock_file: ClockFile,
     pub(crate) pool: PgPool,
-    sealer: Sealer,
-    clock: Clock,
+    pub(crate) sealer: Sealer,
+    pub(crate) clock: Clock,
     stream: Stream,
     node: NodeId,
+    /// Where the worker looks at records of domains; nowhere unless a test says so.
+    pub(crate) resolver: Resolver,
     _clock_dir: tempfile::TempDir,
     _database: database::Database,
 }
@@ -83,6 +86,7 @@ impl Platform {
             clock,
             stream,
             node: NodeId::from_uuid(Uuid::new_v4()),
+            resolver: Resolver::offline(),
             _clock_dir: clock_dir,
             _database: database,
         })
@@ -101,6 +105,8 @@ impl Platform {
             name: "test".into(),
             max_webhook_calls: 64.try_into().unwrap(),
             webhook_allowed_networks: loopback.to_vec(),
+            resolver: self.resolver.clone(),
+            return_path_domain: Some("bounces.test".parse().unwrap()),
             events_committed: Arc::new(Notify::new()),
         };
         let (store, sealer, clock) = (self.store.clone(), self.sealer.clone(), self.clock.clone());

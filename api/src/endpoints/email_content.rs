@@ -1,0 +1,165 @@
+//! What was sent: the content of an email as it is stored, in parts or as its octets.
+
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use mail::content_parts::{AttachmentInfo, ContentParts};
+use mail::ids::MessageId;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::auth::{Allowed, ReadEmails};
+use crate::body_budget::work_on;
+use crate::extract::{Parameters, PathId};
+use crate::openapi::{CommonProblems, GoneProblem, NotFoundProblem, ParameterProblem};
+use crate::problem::{Code, Problem};
+use crate::state::AppState;
+
+/// In which form content is wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ContentParameters {
+    /// `json` (parts) or `raw` (the octets, as message/rfc822).
+    #[param(example = "json", default = "json")]
+    format: Option<String>,
+}
+
+/// The content of an email.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EmailContent)]
+pub(crate) struct ContentView {
+    #[schema(value_type = String, example = "msg_01kasxq2bke9qa1bz2t0zc6800")]
+    id: MessageId,
+    /// In their order. What each delivery gets besides (DKIM-Signature and the like) is not among
+    /// them.
+    headers: Vec<HeaderView>,
+    html: Option<String>,
+    text: Option<String>,
+    attachments: Vec<AttachmentView>,
+    /// Octets of header and body.
+    size: usize,
+}
+
+/// A header field.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EmailHeader)]
+struct HeaderView {
+    #[schema(example = "Subject")]
+    name: String,
+    /// In one line.
+    value: String,
+}
+
+/// An attachment, without its octets: those are in the raw form.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EmailAttachment)]
+struct AttachmentView {
+    filename: Option<String>,
+    #[schema(example = "application/pdf")]
+    content_type: String,
+    content_id: Option<String>,
+    /// Octets.
+    size: usize,
+}
+
+impl From<AttachmentInfo> for AttachmentView {
+    fn from(attachment: AttachmentInfo) -> Self {
+        Self {
+            filename: attachment.filename,
+            content_type: attachment.content_type,
+            content_id: attachment.content_id,
+            size: attachment.octets,
+        }
+    }
+}
+
+impl ContentView {
+    fn new(id: MessageId, raw: &[u8]) -> Self {
+        let parts = ContentParts::parse(raw);
+        let headers = parts.headers.into_iter();
+        let attachments = parts.attachments.into_iter();
+        Self {
+            id,
+            headers: headers
+                .map(|(name, value)| HeaderView { name, value })
+                .collect(),
+            html: parts.html,
+            text: parts.text,
+            attachments: attachments.map(AttachmentView::from).collect(),
+            size: raw.len(),
+        }
+    }
+}
+
+/// Get the content of an email
+///
+/// As it was composed, the same for all recipients. It is kept as long as the account's retention
+/// says; after that the answer is 410.
+#[utoipa::path(
+    get,
+    path = "/v1/emails/{id}/content",
+    operation_id = "getEmailContent",
+    tag = "emails",
+    params(
+        ("id" = String, Path, description = "Id of the email", example = "msg_01kasxq2bke9qa1bz2t0zc6800"),
+        ContentParameters,
+    ),
+    responses(
+        (status = 200, description = "The content; with `format=raw` all octets as message/rfc822", content(
+            (ContentView = "application/json"),
+            (String = "message/rfc822"),
+        )),
+        CommonProblems,
+        NotFoundProblem,
+        GoneProblem,
+        ParameterProblem,
+    ),
+    security(("api_key" = ["emails:read"])),
+)]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Allowed { principal, .. }: Allowed<ReadEmails>,
+    PathId(id): PathId<MessageId>,
+    Parameters(parameters): Parameters<ContentParameters>,
+) -> Result<Response, Problem> {
+    let is_raw = match parameters.format.as_deref() {
+        None | Some("json") => false,
+        Some("raw") => true,
+        Some(_) => {
+            let detail = "format must be json or raw";
+            return Err(Problem::new(Code::InvalidParameter, detail));
+        }
+    };
+    state
+        .store
+        .message(principal.account, id)
+        .await?
+        .filter(|message| principal.may_see(message.test))
+        .ok_or_else(Problem::not_found)?;
+    let stored = state.store.contents(&[id]).await?;
+    let Some(raw) = stored.into_iter().next().map(|stored| stored.bytes) else {
+        let detail = "the content of this email is not kept any more";
+        return Err(Problem::new(Code::ContentGone, detail));
+    };
+    if !is_raw {
+        let view = work_on(raw.len(), move || ContentView::new(id, &raw)).await?;
+        return Ok(axum::Json(view).into_response());
+    }
+    // Anybody's HTML: a browser must neither guess its type nor show it as a page.
+    let headers: [(HeaderName, HeaderValue); 3] = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("message/rfc822"),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+        (
+            header::CONTENT_DISPOSITION,
+            HeaderValue::from_static("attachment"),
+        ),
+    ];
+    Ok((headers, raw).into_response())
+}
