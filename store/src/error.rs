@@ -126,15 +126,31 @@ pub(crate) fn lost_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The server undid the statement because of others that ran beside it (class 40).
+/// The server undid the statement because of others that ran beside it: class 40, or the row was on
+/// its way into a DEFAULT partition while the partition of its day was made.
 pub(crate) fn lost_race(error: &sqlx::Error) -> bool {
-    sqlstate(error).is_some_and(|code| code.starts_with("40"))
+    sqlstate(error).is_some_and(|code| code.starts_with("40")) || partition_appeared(error)
+}
+
+/// Told from a CHECK of ours, which has a name.
+fn partition_appeared(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|database| {
+        database.code().as_deref() == Some("23514")
+            && database.constraint().is_none()
+            && database
+                .table()
+                .is_some_and(|table| table.ends_with("_default"))
+    })
 }
 
 fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
-        _ => lost_connection(error) || sqlstate(error).is_some_and(|code| is_passing(&code)),
+        _ => {
+            lost_connection(error)
+                || lost_race(error)
+                || sqlstate(error).is_some_and(|code| is_passing(&code))
+        }
     }
 }
 

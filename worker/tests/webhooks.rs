@@ -94,14 +94,11 @@ async fn a_call_is_repeated_on_schedule_until_it_is_taken() {
 
     receiver.has_calls(1).await;
     platform.pending_becomes(&[1]).await;
-    platform.clock_file.advance(Duration::from_secs(7)).unwrap();
+    platform.advance(Duration::from_secs(7)).await;
     receiver.has_calls(2).await;
     platform.pending_becomes(&[2]).await;
-    platform.clock_file.advance(Duration::from_secs(7)).unwrap();
-    platform
-        .clock_file
-        .advance(Duration::from_secs(361))
-        .unwrap();
+    platform.advance(Duration::from_secs(7)).await;
+    platform.advance(Duration::from_secs(361)).await;
     let calls = receiver.has_calls(3).await;
     platform.pending_becomes(&[]).await;
 
@@ -129,15 +126,9 @@ async fn a_call_is_given_up_after_the_last_of_the_schedule() {
     platform.send(1).await;
     for made in 1..8 {
         platform.pending_becomes(&[made]).await;
-        platform
-            .clock_file
-            .advance(Duration::from_secs(9 * 3_600))
-            .unwrap();
+        platform.advance(Duration::from_secs(9 * 3_600)).await;
         if made >= 6 {
-            platform
-                .clock_file
-                .advance(Duration::from_secs(3 * 3_600 + 60))
-                .unwrap();
+            platform.advance(Duration::from_secs(3 * 3_600 + 60)).await;
         }
     }
     platform.pending_becomes(&[]).await;
@@ -228,10 +219,7 @@ async fn a_recovered_endpoint_gets_everything_it_missed() {
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
     for _ in 0..20 {
-        platform
-            .clock_file
-            .advance(Duration::from_secs(400))
-            .unwrap();
+        platform.advance(Duration::from_secs(400)).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     receiver.has_events(100).await;

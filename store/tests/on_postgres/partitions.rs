@@ -67,6 +67,45 @@ async fn a_long_reader_delays_one_table_only() {
     assert_eq!(made_on_day(&world, "message", day).await, 1);
 }
 
+/// A row on its way into the DEFAULT partition is refused when its day's partition is attached
+/// before it arrives there: accepting tries once more, and nobody is told.
+#[tokio::test]
+async fn a_day_is_made_while_its_first_mail_is_accepted() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let day = (NOW + Duration::days(42)).date();
+    let mut message = world.message();
+    message.due_at = NOW + Duration::days(42);
+    message.expires_at = message.due_at + Duration::days(1);
+    let request = world.request(vec![message]);
+
+    let mut connection = world.connection().await;
+    let mut making = connection.begin().await.unwrap();
+    sqlx::query("SELECT make_day_partition('content_7', $1)")
+        .bind(day)
+        .execute(&mut *making)
+        .await
+        .unwrap();
+    let acceptor = world.acceptor();
+    let accepting = tokio::spawn(async move { acceptor.accept(request).await });
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted
+                   AND relation = 'content_7_default'::regclass";
+    timeout(PATIENCE, async {
+        while world.count(waiting).await == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("does not wait for the DEFAULT partition");
+    making.commit().await.unwrap();
+
+    accepting.await.unwrap().unwrap();
+    let filed = "SELECT count(*) FROM content c JOIN pg_class t ON t.oid = c.tableoid
+                 WHERE t.relname = 'content_7_20260421'";
+    assert_eq!(world.count(filed).await, 1);
+}
+
 async fn made_on_day(world: &World, parent: &str, day: time::Date) -> i64 {
     let mut connection = world.connection().await;
     sqlx::query_scalar(

@@ -35,7 +35,7 @@ pub(crate) const SECRET: &[u8; 32] = b"a secret of thirty-two octets!!!";
 pub(crate) struct Platform {
     pub(crate) store: Store,
     pub(crate) account: Account,
-    pub(crate) clock_file: ClockFile,
+    clock_file: ClockFile,
     pub(crate) pool: PgPool,
     pub(crate) sealer: Sealer,
     pub(crate) clock: Clock,
@@ -192,6 +192,15 @@ impl Platform {
         .await
         .unwrap();
         events.into_iter().map(EventId::from_uuid).collect()
+    }
+
+    /// Moves time, and returns when this process's clock shows it.
+    pub(crate) async fn advance(&self, step: Duration) {
+        let then = self.clock.now() + step;
+        self.clock_file.advance(step).unwrap();
+        while self.clock.now() < then {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Partitions of the day it is by now.

@@ -110,10 +110,7 @@ async fn old_events_are_told_once_more_when_they_are_asked_for() {
         Receiver::start(|before| Reply::Status(if before == 0 { 500 } else { 200 })).await;
     let event = platform.send(1).await[0];
     // More than calls are repeated for.
-    platform
-        .clock_file
-        .advance(Duration::from_secs(10 * 86_400))
-        .unwrap();
+    platform.advance(Duration::from_secs(10 * 86_400)).await;
     platform.make_partitions().await;
     let (no, _) = platform.endpoint(&receiver).await;
     let (account, now) = (platform.account.no, platform.clock.now());
@@ -123,7 +120,7 @@ async fn old_events_are_told_once_more_when_they_are_asked_for() {
     let worker = platform.worker();
     receiver.has_calls(1).await;
     platform.pending_becomes(&[1]).await;
-    platform.clock_file.advance(Duration::from_secs(7)).unwrap();
+    platform.advance(Duration::from_secs(7)).await;
     let calls = receiver.has_calls(2).await;
     assert_eq!(becomes_done(&platform, no, id).await, 1);
     assert!(

@@ -74,7 +74,7 @@ async fn an_endpoint_that_fails_for_five_days_is_switched_off_and_the_others_are
         all.into_iter().find(|one| one.no == no)?.failing_since
     })
     .await;
-    platform.clock_file.advance(5 * DAY).unwrap();
+    platform.advance(5 * DAY).await;
     platform.make_partitions().await;
     // What was to be repeated is too old by now: a new event shows that it still fails.
     let event = platform.send(1).await[0];
@@ -88,10 +88,7 @@ async fn an_endpoint_that_fails_for_five_days_is_switched_off_and_the_others_are
 
     // Nothing is called any more, and nothing is lost.
     let before = failing.calls().len();
-    platform
-        .clock_file
-        .advance(Duration::from_secs(60))
-        .unwrap();
+    platform.advance(Duration::from_secs(60)).await;
     platform.send(3).await;
     worker.shows("postrider_webhook_open_calls 0").await;
     assert_eq!(failing.calls().len(), before);
@@ -127,13 +124,13 @@ async fn one_good_answer_begins_the_five_days_anew() {
     platform.send(1).await;
     becomes("it fails", async || state().await.failing_since).await;
     answer.store(200, Ordering::SeqCst);
-    platform.clock_file.advance(Duration::from_secs(7)).unwrap();
+    platform.advance(Duration::from_secs(7)).await;
     becomes("it has recovered", async || {
         state().await.failing_since.is_none().then_some(())
     })
     .await;
     answer.store(500, Ordering::SeqCst);
-    platform.clock_file.advance(5 * DAY).unwrap();
+    platform.advance(5 * DAY).await;
     platform.make_partitions().await;
     platform.send(1).await;
     becomes("it fails again", async || state().await.failing_since).await;
@@ -177,7 +174,7 @@ async fn every_call_is_in_the_log_with_what_was_answered() {
     let worker = platform.worker();
     let event = platform.send(1).await[0];
     platform.pending_becomes(&[1, 1]).await;
-    platform.clock_file.advance(Duration::from_secs(7)).unwrap();
+    platform.advance(Duration::from_secs(7)).await;
     let made = calls(&platform, no, 2).await;
     worker.stop().await;
     let shown: Vec<_> = made
@@ -233,7 +230,7 @@ async fn a_replaced_secret_signs_beside_the_new_one() {
         assert!(verify_with(call, family, SECRET) && verify_with(call, family, new));
         assert!(!verify_with(call, family, b"a third secret"));
     }
-    platform.clock_file.advance(DAY).unwrap();
+    platform.advance(DAY).await;
     platform.make_partitions().await;
     platform.send(1).await;
     let call = &receiver.has_calls(2).await[1];
