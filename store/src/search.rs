@@ -1,7 +1,7 @@
 //! Finding mail by what people remember of it, newest first, from the search index (seconds behind
-//! the log). Every look-up walks one index in the order of message ids and stops after 5,000
-//! deliveries, found or not: no question can run away. (One message has fewer, so that a cursor
-//! always moves on.)
+//! the log). Every look-up walks one index in the order of message ids and stops after 2,000
+//! deliveries (1,000 messages of a tag), found or not: no question can run away. One message has
+//! fewer deliveries, so that a cursor always moves on.
 
 use mail::address::EmailAddress;
 use mail::domain_name::DomainName;
@@ -81,71 +81,90 @@ pub struct EmailPage {
     pub next: Option<MessageId>,
 }
 
-/// The two statements of a way into the index. Both begin with the same scan, which `$2` (before
-/// this id) and `$3` (from this id on) bound; the first one ends as soon as it has found enough.
+/// The two statements of a way into the index. Both walk down an index between `$2` (before this
+/// id) and `$3` (from this id on), to an end of their own; the first one stops as soon as it has
+/// found enough.
 struct Statements {
     /// Ids of messages that fit, newest first.
     find: &'static str,
-    /// The message at which the scan came to its end, if it did.
-    scan_end: &'static str,
+    /// The message at which the walk came to its end, if it did.
+    walk_end: &'static str,
 }
 
-macro_rules! statements {
-    ($scan:expr) => {
+/// Finds in deliveries that come newest first: sorting them would mean to walk to the end.
+macro_rules! find_in {
+    ($walk:expr) => {
+        concat!(
+            "SELECT DISTINCT ON (s.message_id) s.message_id FROM (",
+            $walk,
+            ") s
+             WHERE s.account = $1
+               AND ($5::int8 IS NULL OR s.recipient = $5)
+               AND ($6::int8 IS NULL OR s.recipient_domain = $6)
+               AND ($7::int8 IS NULL OR s.sender = $7)
+               AND ($8::int8 IS NULL OR s.sender_domain = $8)
+               AND ($9::int8 IS NULL OR s.tags @> ARRAY[$9::int8])
+               AND ($10::int4 IS NULL OR s.stream = $10)
+               AND ($11::int8 IS NULL OR (s.account::int8 << 8) | s.status = $11)
+               AND ($12::int8 IS NULL OR s.test)
+             ORDER BY s.message_id DESC LIMIT $4"
+        )
+    };
+}
+
+macro_rules! walk {
+    ($columns:literal, $condition:literal, $end:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " WHERE ",
+            $condition,
+            " AND s.message_id < $2 AND s.message_id >= $3
+             ORDER BY s.message_id DESC ",
+            $end
+        )
+    };
+}
+
+macro_rules! by {
+    ($condition:literal) => {
         Statements {
-            find: concat!(
-                "SELECT DISTINCT ON (s.message_id) s.message_id FROM (",
-                $scan,
-                " LIMIT 5000) s
-                 WHERE s.account = $1
-                   AND ($5::int8 IS NULL OR s.recipient = $5)
-                   AND ($6::int8 IS NULL OR s.recipient_domain = $6)
-                   AND ($7::int8 IS NULL OR s.sender = $7)
-                   AND ($8::int8 IS NULL OR s.sender_domain = $8)
-                   AND ($9::int8 IS NULL OR s.tags @> ARRAY[$9::int8])
-                   AND ($10::int4 IS NULL OR s.stream = $10)
-                   AND ($11::int8 IS NULL OR (s.account::int8 << 8) | s.status = $11)
-                   AND ($12::int8 IS NULL OR s.test)
-                 ORDER BY s.message_id DESC LIMIT $4"
-            ),
-            scan_end: concat!(
-                "SELECT s.message_id FROM (",
-                $scan,
-                " OFFSET 4999 LIMIT 1) s"
+            find: find_in!(walk!("s.* FROM email_search s", $condition, "LIMIT 2000")),
+            walk_end: walk!(
+                "s.message_id FROM email_search s",
+                $condition,
+                "OFFSET 1999 LIMIT 1"
             ),
         }
     };
 }
 
-macro_rules! scan {
-    ($condition:literal) => {
-        statements!(concat!(
-            "SELECT s.* FROM email_search s
-             WHERE ",
-            $condition,
-            " AND s.message_id < $2 AND s.message_id >= $3
-             ORDER BY s.message_id DESC"
-        ))
-    };
-}
-
-const BY_RECIPIENT: Statements = scan!("s.recipient = $5");
-const BY_TEST: Statements = scan!("(s.account::int8 << 8) = $12 AND s.test");
-const BY_STATUS: Statements = scan!("((s.account::int8 << 8) | s.status) = $11");
-const BY_TAG: Statements = statements!(
-    "SELECT s.* FROM (
-       SELECT t.message_id FROM email_tag t
-       WHERE t.tag = $9 AND t.message_id < $2 AND t.message_id >= $3
-       ORDER BY t.message_id DESC) t
-     CROSS JOIN LATERAL (
-       SELECT * FROM email_search s WHERE s.account = $1 AND s.message_id = t.message_id OFFSET 0) s
-     ORDER BY t.message_id DESC"
-);
-const BY_RECIPIENT_DOMAIN: Statements = scan!("s.recipient_domain = $6");
-const BY_SENDER: Statements = scan!("s.sender = $7");
-const BY_STREAM: Statements = scan!("s.stream = $10");
-const BY_SENDER_DOMAIN: Statements = scan!("s.sender_domain = $8");
-const BY_TIME: Statements = scan!("s.account = $1");
+const BY_RECIPIENT: Statements = by!("s.recipient = $5");
+const BY_TEST: Statements = by!("(s.account::int8 << 8) = $12 AND s.test");
+const BY_STATUS: Statements = by!("((s.account::int8 << 8) | s.status) = $11");
+/// Counts messages and looks each of them up, which takes longer: so it walks less far. The id is
+/// that of the tag's row, or the planner would not know the order.
+const BY_TAG: Statements = Statements {
+    find: find_in!(concat!(
+        "SELECT t.message_id, d.account, d.recipient, d.recipient_domain, d.sender, d.sender_domain,
+                d.tags, d.stream, d.status, d.test
+         FROM (",
+        walk!("s.message_id FROM email_tag s", "s.tag = $9", "LIMIT 1000"),
+        ") t
+         CROSS JOIN LATERAL (
+           SELECT * FROM email_search d WHERE d.account = $1 AND d.message_id = t.message_id OFFSET 0) d"
+    )),
+    walk_end: walk!(
+        "s.message_id FROM email_tag s",
+        "s.tag = $9",
+        "OFFSET 999 LIMIT 1"
+    ),
+};
+const BY_RECIPIENT_DOMAIN: Statements = by!("s.recipient_domain = $6");
+const BY_SENDER: Statements = by!("s.sender = $7");
+const BY_STREAM: Statements = by!("s.stream = $10");
+const BY_SENDER_DOMAIN: Statements = by!("s.sender_domain = $8");
+const BY_TIME: Statements = by!("s.account = $1");
 
 /// The filter as the statements take it.
 #[derive(Debug, Default)]
@@ -262,7 +281,7 @@ impl Store {
             found.last().copied()
         } else {
             let end = self
-                .search(statements.scan_end, account, bounds, wanted, &keys)
+                .search(statements.walk_end, account, bounds, wanted, &keys)
                 .await?;
             end.first().map(|end| resume_at(*end, found.last()))
         };
@@ -371,7 +390,7 @@ fn lowest_id(at: OffsetDateTime) -> Uuid {
     Uuid::from_u128(unix_ms << 80)
 }
 
-/// The cursor behind a scan that ended at the message `end`: deliveries of it may not have been
+/// The cursor behind a walk that ended at the message `end`: deliveries of it may not have been
 /// looked at, so that it is looked at again, unless it was found already.
 fn resume_at(end: Uuid, last_found: Option<&Uuid>) -> Uuid {
     if last_found == Some(&end) {

@@ -168,11 +168,11 @@ async fn measure(api: &Api, messages: i64, when: &str) {
             Box::new(|n| format!("recipient={}&status=delivered", recipient(n))),
         ),
         (
-            "tag, passing over 5,000",
+            "tag, passing over 1,000",
             Box::new(|n| format!("tag=tag{}&recipient_domain=none.test", n % 40)),
         ),
         (
-            "stream, passing over 5,000",
+            "stream, passing over 2,000",
             Box::new(|n| format!("stream=transactional&from=none{n}.test")),
         ),
     ];
