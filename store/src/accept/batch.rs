@@ -223,15 +223,18 @@ impl Committer {
     ) -> Result<Committed, StoreError> {
         let started = Instant::now();
         let committed = match self.try_commit(pool, jobs).await {
-            Err(Failure::Statement(error)) if lost_connection(&error) || lost_race(&error) => {
-                let mut committed = self
-                    .try_commit(pool, jobs)
-                    .await
-                    .map_err(Failure::after_unknown)?;
-                // Perhaps it was the first try that stored them: then only their events say it.
-                let earlier = self.suppressed_before(jobs).await?;
-                committed.suppressed.extend(earlier);
-                committed
+            Err(Failure::Statement(error)) if lost_race(&error) => self
+                .try_commit(pool, jobs)
+                .await
+                .map_err(Failure::before_commit)?,
+            Err(Failure::Statement(error)) if lost_connection(&error) => {
+                let second = self.try_commit(pool, jobs).await;
+                let second = second.map_err(Failure::after_unknown)?;
+                Committed {
+                    // Perhaps it was the first try that stored them: then only their events say it.
+                    suppressed: self.suppressed_before(jobs).await,
+                    ..second
+                }
             }
             other => other.map_err(Failure::before_commit)?,
         };
@@ -261,24 +264,28 @@ impl Committer {
         let (losers, stored): (Vec<Job>, Vec<Job>) = jobs
             .into_iter()
             .partition(|job| committed.lost.contains(&job.request_id));
-        self.stored(stored, &committed.suppressed);
+        self.stored(stored, committed.suppressed.as_ref());
         for job in losers {
             tracker.spawn(self.clone().resolve(job));
         }
     }
 
-    pub(super) fn stored(&self, jobs: Vec<Job>, suppressed: &HashSet<DeliveryKey>) {
-        if !jobs.is_empty() {
+    /// Answers jobs that are stored. Where nobody could say which of their deliveries are suppressed
+    /// nobody is told of new rows: those that there are will be found in the queue.
+    pub(super) fn stored(&self, jobs: Vec<Job>, suppressed: Option<&HashSet<DeliveryKey>>) {
+        let is_suppressed = |key: &DeliveryKey| suppressed.is_some_and(|keys| keys.contains(key));
+        if suppressed.is_some() && !jobs.is_empty() {
             let rows = jobs.iter().flat_map(Job::queue_rows);
             self.hints
-                .accepted(rows.filter(|row| !suppressed.contains(&row.key)).collect());
+                .accepted(rows.filter(|row| !is_suppressed(&row.key)).collect());
         }
         for job in jobs {
-            let ended: HashSet<DeliveryKey> = if suppressed.is_empty() {
-                HashSet::new()
-            } else {
-                let keys = job.queue_rows().map(|row| row.key);
-                keys.filter(|key| suppressed.contains(key)).collect()
+            let ended: HashSet<DeliveryKey> = match suppressed {
+                Some(keys) if !keys.is_empty() => {
+                    let keys = job.queue_rows().map(|row| row.key);
+                    keys.filter(is_suppressed).collect()
+                }
+                _ => HashSet::new(),
             };
             job.answer(Ok(if ended.is_empty() {
                 Accepted::Stored
@@ -288,14 +295,20 @@ impl Committer {
         }
     }
 
-    /// Deliveries of these jobs that an earlier try ended at once.
-    pub(super) async fn suppressed_before(
-        &self,
-        jobs: &[Job],
-    ) -> Result<HashSet<DeliveryKey>, StoreError> {
+    /// Deliveries of these jobs, which are stored, that an earlier try ended at once. None when the
+    /// database cannot tell now, which is no reason to call stored mail refused.
+    pub(super) async fn suppressed_before(&self, jobs: &[Job]) -> Option<HashSet<DeliveryKey>> {
         let messages = jobs.iter().flat_map(|job| &job.request.messages);
         let ids: Vec<MessageId> = messages.map(|message| message.id).collect();
-        self.store.suppressed_at_accept(&ids).await
+        let mut told = self.store.suppressed_at_accept(&ids).await;
+        if told.is_err() {
+            // The connection may have been lost with the one before.
+            told = self.store.suppressed_at_accept(&ids).await;
+        }
+        told.inspect_err(
+            |error| tracing::warn!(%error, "mail is stored, who was suppressed is not known"),
+        )
+        .ok()
     }
 }
 

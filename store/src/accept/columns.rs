@@ -15,12 +15,13 @@ use crate::numbers::micros;
 use crate::queue::DeliveryKey;
 
 /// What the statement did otherwise than asked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Committed {
     /// Requests whose idempotency key was taken.
     pub(super) lost: HashSet<Uuid>,
-    /// Deliveries that ended at once because their recipient is suppressed.
-    pub(super) suppressed: HashSet<DeliveryKey>,
+    /// Deliveries that ended at once because their recipient is suppressed; none when that could not
+    /// be learnt.
+    pub(super) suppressed: Option<HashSet<DeliveryKey>>,
 }
 
 #[derive(Default)]
@@ -170,16 +171,19 @@ impl<'a> Columns<'a> {
                 .bind(deliveries.event_next_ats)
                 .fetch_all(connection)
                 .await?;
-        let mut committed = Committed::default();
+        let (mut lost, mut suppressed) = (HashSet::new(), HashSet::new());
         for (id, number, key_hash) in rows {
             if key_hash.is_some() {
-                committed.lost.insert(id);
+                lost.insert(id);
             } else if let Ok(rcpt) = u16::try_from(number) {
                 let message = MessageId::from_uuid(id);
-                committed.suppressed.insert(DeliveryKey { message, rcpt });
+                suppressed.insert(DeliveryKey { message, rcpt });
             }
         }
-        Ok(committed)
+        Ok(Committed {
+            lost,
+            suppressed: Some(suppressed),
+        })
     }
 }
 

@@ -47,7 +47,7 @@ impl Committer {
         let [job] = jobs;
         match committed {
             Ok(committed) if committed.lost.is_empty() => {
-                self.stored(vec![job], &committed.suppressed);
+                self.stored(vec![job], committed.suppressed.as_ref());
             }
             Ok(_) => {
                 let verdict = self.judge(&job).await;
@@ -62,11 +62,7 @@ impl Committer {
             Ok(Verdict::Ourselves) => {
                 let jobs = [job];
                 let suppressed = self.suppressed_before(&jobs).await;
-                let [job] = jobs;
-                match suppressed {
-                    Ok(suppressed) => self.stored(vec![job], &suppressed),
-                    Err(error) => job.answer(Err(error)),
-                }
+                self.stored(jobs.into(), suppressed.as_ref());
             }
             Ok(Verdict::Answer(accepted)) => job.answer(Ok(accepted)),
             // The key was taken and freed twice within one request: let the sender repeat it.
