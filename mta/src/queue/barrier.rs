@@ -3,7 +3,7 @@
 //! was noted earlier, by whomever, the command's statement sees.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use store::DeliveryKey;
 
@@ -12,7 +12,7 @@ use crate::sync::lock;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Barrier {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -25,14 +25,14 @@ struct State {
 
 /// Deliveries that pass no gate as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Barred<'b> {
-    barrier: &'b Barrier,
+pub(crate) struct Barred {
+    state: Arc<Mutex<State>>,
     keys: HashSet<DeliveryKey>,
 }
 
 impl Barrier {
     /// Bars the deliveries that are not at the gate at this moment.
-    pub(crate) fn bar(&self, keys: impl IntoIterator<Item = DeliveryKey>) -> Barred<'_> {
+    pub(crate) fn bar(&self, keys: impl IntoIterator<Item = DeliveryKey>) -> Barred {
         let mut state = lock(&self.state);
         let State { barred, noting } = &mut *state;
         let keys: HashSet<DeliveryKey> = keys
@@ -40,7 +40,7 @@ impl Barrier {
             .filter(|key| !noting.contains_key(key) && barred.insert(*key))
             .collect();
         Barred {
-            barrier: self,
+            state: Arc::clone(&self.state),
             keys,
         }
     }
@@ -69,15 +69,15 @@ impl Barrier {
     }
 }
 
-impl Barred<'_> {
+impl Barred {
     pub(crate) fn holds(&self, key: DeliveryKey) -> bool {
         self.keys.contains(&key)
     }
 }
 
-impl Drop for Barred<'_> {
+impl Drop for Barred {
     fn drop(&mut self) {
-        let mut state = lock(&self.barrier.state);
+        let mut state = lock(&self.state);
         for key in &self.keys {
             state.barred.remove(key);
         }

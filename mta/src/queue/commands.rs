@@ -25,6 +25,9 @@ const POLL_PERIOD: Duration = Duration::from_secs(1);
 const ROUND_GAP: Duration = Duration::from_millis(50);
 /// Rounds before a shard just taken is read: beyond, its mail waits no longer for its commands.
 const ENTER_ROUNDS: u32 = 20;
+/// A statement that was not answered may run on for as long as the server lets one (5 s), after it
+/// came there late.
+const UNANSWERED_BARS: Duration = Duration::from_secs(15);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -109,10 +112,18 @@ async fn carry_out(node: &Node, open: &[NewCommand]) -> Result<bool, StoreError>
     let fence = node
         .ownership
         .fence(found.iter().map(|one| one.command.shard));
-    let answers = node
-        .store
-        .run_commands(&fence, &found, node.clock.now())
-        .await?;
+    let ran = node.store.run_commands(&fence, &found, node.clock.now());
+    let answers = match ran.await {
+        Ok(answers) => answers,
+        Err(error) => {
+            // Perhaps it is being carried out at this moment: a final dot now could follow it.
+            tokio::spawn(async move {
+                tokio::time::sleep(UNANSWERED_BARS).await;
+                drop(barred);
+            });
+            return Err(error);
+        }
+    };
     conclude(node, &found, &answers);
     drop(barred);
     // Those at the gate at this moment have passed it, or not, a moment later.
@@ -176,3 +187,6 @@ fn ending(kind: CommandKind) -> Option<EventType> {
         CommandKind::RetryNow | CommandKind::Reschedule(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
