@@ -2,9 +2,10 @@
 -- cursor. Returns the last row looked at, how many there were, and how many commands were noted.
 -- $1 shard, $2..$4 cursor, $5 rows at most, $6 account, $7 stream, $8 domain, $9 tag (each NULL: any),
 -- $10 mail of test keys only, $11 status (NULL: any), $12 and $13 message ids from and below, $14 now,
--- $15 kind.
+-- $15 kind. A retry of many (1) leaves alone what is held, for it may have arrived, and what is scheduled, unless
+-- scheduled mail is what is asked for.
 WITH page AS MATERIALIZED (
-  SELECT q.next_at, q.message_id, q.rcpt, q.account, q.stream, q.domain, q.attempt, q.first_at,
+  SELECT q.next_at, q.message_id, q.rcpt, q.account, q.stream, q.domain, q.attempt, q.first_at, q.flags,
          row_number() OVER (ORDER BY q.next_at, q.message_id, q.rcpt) AS n
   FROM queue q
   WHERE q.shard = $1::int2 AND (q.next_at, q.message_id, q.rcpt) > ($2::timestamptz, $3::uuid, $4::int2)
@@ -22,7 +23,8 @@ mine AS MATERIALIZED (
           WHEN 2 THEN p.attempt = 0 AND p.first_at <= $14::timestamptz
           WHEN 3 THEN p.attempt > 0
           ELSE true END
-    AND ($15::int2 <> 1 OR p.next_at > $14::timestamptz)),
+    AND ($15::int2 <> 1 OR (p.next_at > $14::timestamptz AND p.flags & 2 = 0
+                            AND (p.attempt > 0 OR p.first_at <= $14::timestamptz OR $11::int2 = 1)))),
 wanted AS MATERIALIZED (
   SELECT p.next_at, p.message_id, p.rcpt
   FROM mine p

@@ -94,7 +94,9 @@ impl FromStr for WalkPlace {
         let message = Uuid::try_parse(part()?).map_err(|_| WalkPlaceError)?;
         let rcpt = number(part()?)?;
         let is_all = part().is_err();
-        let next_at = next_at.ok().filter(|_| is_all).ok_or(WalkPlaceError)?;
+        // No row is older, and PostgreSQL does not know every time that can be written.
+        let is_time = |at: &OffsetDateTime| is_all && *at >= OffsetDateTime::UNIX_EPOCH;
+        let next_at = next_at.ok().filter(is_time).ok_or(WalkPlaceError)?;
         let cursor = Cursor {
             next_at,
             message,
@@ -241,7 +243,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<WalkPlace>(), Err(WalkPlaceError), "{text}");
         }
-        let far = format!("3.{}.{}.0", i64::MAX, Uuid::nil().simple());
-        assert_eq!(far.parse::<WalkPlace>(), Err(WalkPlaceError));
+        for micros in [i64::MAX, -1, -377_705_116_800_000_000] {
+            let far = format!("3.{micros}.{}.0", Uuid::nil().simple());
+            assert_eq!(far.parse::<WalkPlace>(), Err(WalkPlaceError), "{micros}");
+        }
     }
 }

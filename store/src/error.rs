@@ -49,6 +49,15 @@ pub enum StoreError {
         /// Why.
         detail: String,
     },
+    /// Rows of that day are in the DEFAULT partition, so it can have none of its own any more. They
+    /// are complete and found there; only slower to find and to age out.
+    #[error("{table} has no partition of {day}: rows of that day are in {table}_default already")]
+    DayInDefault {
+        /// Which table.
+        table: &'static str,
+        /// The UTC day.
+        day: time::Date,
+    },
     /// PostgreSQL refused the statement: a bug, or a value it does not take.
     #[error("could not {operation}")]
     Database {

@@ -25,6 +25,9 @@ const CONTENT_PARENTS: [&str; 3] = ["content_1", "content_7", "content_30"];
 pub(crate) const PARTITION_LOCK: i64 = 0x706f_7374_7061_7274;
 /// Tries for one partition that something reads for long.
 const TRIES: u32 = 5;
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// Of the bounds of a DEFAULT partition, when it would lose a day of which it holds rows.
+const CHECK_VIOLATION: &str = "23514";
 /// More than `TRIES` waits for the lock of a partition; nobody waits for the result.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -32,8 +35,9 @@ impl Store {
     /// Makes what is missing of the partitions of these UTC days.
     ///
     /// # Errors
-    /// Of the database; also when a DEFAULT partition holds rows of such a day already, or is read
-    /// by something that takes minutes. What could be made is made all the same.
+    /// Of the database, also when a DEFAULT partition is read by something that takes minutes;
+    /// `DayInDefault` if nothing else is wrong than that one holds rows of such a day already. What
+    /// could be made is made all the same.
     pub async fn make_partitions(
         &self,
         days: impl Iterator<Item = Date>,
@@ -55,21 +59,25 @@ impl Store {
 
     async fn make_days(
         &self,
-        parents: &[&str],
+        parents: &[&'static str],
         days: impl Iterator<Item = Date>,
     ) -> Result<(), StoreError> {
         let operation = "make partitions";
-        let mut result = Ok(());
+        let (mut result, mut in_default) = (Ok(()), None);
         for day in days {
-            for parent in parents {
+            for table in parents {
                 let mut checkout = self.general.checkout().await.during(operation)?;
-                let made =
-                    within_limit(PATIENCE, make_patiently(checkout.raw(), parent, day)).await;
+                let made = within_limit(PATIENCE, make_patiently(checkout.raw(), table, day)).await;
                 checkout.give_back(&made);
-                result = result.and(made.during(operation));
+                match made {
+                    Err(error) if sqlstate_is(&error, CHECK_VIOLATION) => {
+                        in_default = Some(StoreError::DayInDefault { table, day });
+                    }
+                    made => result = result.and(made.during(operation)),
+                }
             }
         }
-        result
+        result.and(in_default.map_or(Ok(()), Err))
     }
 
     /// Rows that no day's partition took, at most 1,000 a table. Any number above zero means that
@@ -94,6 +102,10 @@ impl Store {
     }
 }
 
+fn sqlstate_is(error: &sqlx::Error, state: &str) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(state))
+}
+
 async fn make_patiently(
     connection: &mut PgConnection,
     parent: &str,
@@ -101,10 +113,9 @@ async fn make_patiently(
 ) -> Result<(), sqlx::Error> {
     let mut made = make(connection, parent, day).await;
     for _ in 1..TRIES {
-        let waited_in_vain = matches!(&made, Err(sqlx::Error::Database(error))
-            if error.code().as_deref() == Some("55P03"));
-        if !waited_in_vain {
-            break;
+        match &made {
+            Err(error) if sqlstate_is(error, LOCK_NOT_AVAILABLE) => {}
+            _ => break,
         }
         made = make(connection, parent, day).await;
     }

@@ -32,7 +32,8 @@ const TAG_MAX: usize = 256;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"action": "cancel", "filter": {"stream": "news", "status": "queued"}}))]
 pub(crate) struct ActionRequest {
-    /// `cancel`, or `retry_now` for what waits for a later time.
+    /// `cancel`, or `retry_now` for what was deferred. Mail that is held because it may have arrived
+    /// stays held, and scheduled mail stays scheduled unless the filter asks for that status.
     #[schema(required = true, nullable = false)]
     action: Option<String>,
     /// Empty: everything of the account that waits.

@@ -94,7 +94,7 @@ fn already_sending() -> Problem {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmailChange {
-    /// When to send it, at most 30 days ahead; a time that has passed means now.
+    /// When to send it, at most 30 days after it was accepted; a time that has passed means now.
     #[schema(required = true, nullable = false, format = DateTime, example = "2026-11-23T09:00:00Z")]
     send_at: Option<String>,
 }
@@ -141,7 +141,7 @@ pub(crate) async fn change(
     JsonBody { value, .. }: JsonBody<EmailChange>,
 ) -> Result<Response, Problem> {
     let now = state.clock.now();
-    let send_at = parse_send_at(value.send_at.as_deref(), now)?;
+    let send_at = parse_send_at(value.send_at.as_deref(), id.unix_ms(), now)?;
     let mut standing = Standing::of(&state, &principal, id).await?;
     let mut waiting = standing.unfinished();
     waiting.retain(|one: &DeliveryStanding| one.attempts == 0);
@@ -172,7 +172,13 @@ fn already_attempted() -> Problem {
     Problem::new(Code::AlreadySending, detail)
 }
 
-fn parse_send_at(given: Option<&str>, now: OffsetDateTime) -> Result<OffsetDateTime, Problem> {
+/// Counted from when it was accepted (in milliseconds since 1970): what a message needs, such as its
+/// domain's keys, is kept for so long and no longer, however often it is moved.
+fn parse_send_at(
+    given: Option<&str>,
+    accepted_ms: u64,
+    now: OffsetDateTime,
+) -> Result<OffsetDateTime, Problem> {
     let refuse = |code, detail: &str| {
         Err(Problem::fields([FieldProblem::new(
             "/send_at", code, detail,
@@ -181,12 +187,16 @@ fn parse_send_at(given: Option<&str>, now: OffsetDateTime) -> Result<OffsetDateT
     let Some(text) = given else {
         return refuse("required", "is required");
     };
+    let latest = i128::from(accepted_ms) * 1_000_000 + AHEAD_MAX.whole_nanoseconds();
     match OffsetDateTime::parse(text, &Rfc3339) {
         Err(_) => refuse(
             "invalid_time",
             "must be a time such as 2026-11-23T09:00:00Z (RFC 3339)",
         ),
-        Ok(at) if at - now > AHEAD_MAX => refuse("too_far", "may be at most 30 days ahead"),
+        Ok(at) if at.unix_timestamp_nanos() > latest => refuse(
+            "too_far",
+            "may be at most 30 days after the email was accepted",
+        ),
         Ok(at) => Ok(at.max(now)),
     }
 }
@@ -197,10 +207,12 @@ mod tests {
     use time::macros::datetime;
 
     #[test]
-    fn a_time_is_rfc_3339_and_at_most_thirty_days_ahead() {
-        let now = datetime!(2026-11-22 09:00 UTC);
+    fn a_time_is_rfc_3339_and_at_most_thirty_days_after_acceptance() {
+        let accepted = datetime!(2026-11-22 09:00 UTC);
+        let accepted_ms = u64::try_from(accepted.unix_timestamp() * 1_000).unwrap();
+        let now = accepted + time::Duration::hours(1);
         let check = |given: Option<&str>, expected: Result<OffsetDateTime, &str>| {
-            let found = parse_send_at(given, now);
+            let found = parse_send_at(given, accepted_ms, now);
             let found = found.as_ref().map_err(|problem| {
                 let (.., fields) = problem.parts();
                 serde_json::to_value(fields).unwrap()[0]["code"]
@@ -214,7 +226,7 @@ mod tests {
             Some("2026-11-23T10:00:00+01:00"),
             Ok(datetime!(2026-11-23 09:00 UTC)),
         );
-        check(Some("2026-12-22T09:00:00Z"), Ok(now + AHEAD_MAX));
+        check(Some("2026-12-22T09:00:00Z"), Ok(accepted + AHEAD_MAX));
         check(Some("2026-12-22T09:00:00.001Z"), Err("too_far"));
         check(Some("9999-12-31T23:59:59Z"), Err("too_far"));
         check(Some("0000-01-01T00:00:00Z"), Ok(now));

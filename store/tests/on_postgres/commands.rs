@@ -510,11 +510,25 @@ async fn a_filter_notes_what_fits_and_nothing_else() {
     assert_eq!(walk(cancel, &status(WaitingStatus::Queued)).await, 9);
     assert_eq!(walk(cancel, &status(WaitingStatus::Scheduled)).await, 1);
     assert_eq!(walk(cancel, &status(WaitingStatus::Deferred)).await, 0);
-    assert_eq!(
-        walk(CommandKind::RetryNow, &all).await,
-        1,
-        "what is due needs none"
-    );
+    let retry = CommandKind::RetryNow;
+    assert_eq!(walk(retry, &all).await, 0, "nothing was deferred");
+    let scheduled = status(WaitingStatus::Scheduled);
+    assert_eq!(walk(retry, &scheduled).await, 1, "it is what was asked for");
+    let mut connection = world.connection().await;
+    for flags in [0, 3] {
+        sqlx::query(
+            "UPDATE queue SET attempt = 1, flags = $1, next_at = $2
+             WHERE ctid = (SELECT ctid FROM queue WHERE account = $3 AND attempt = 0 AND next_at <= $4 LIMIT 1)",
+        )
+        .bind(flags)
+        .bind(NOW + HOUR)
+        .bind(world.account.no.0)
+        .bind(NOW)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+    assert_eq!(walk(retry, &all).await, 1, "what is held may have arrived");
     let stream = Some(StreamNo(world.stream.no.0 + 1));
     assert_eq!(
         walk(

@@ -1,6 +1,7 @@
 //! Partitions of a day are made beside mail that is accepted, settled and read.
 
 use sqlx::Connection;
+use store::StoreError;
 use time::Duration;
 use tokio::time::timeout;
 
@@ -118,6 +119,32 @@ async fn made_on_day(world: &World, parent: &str, day: time::Date) -> i64 {
     .fetch_one(&mut connection)
     .await
     .unwrap()
+}
+
+/// Mail that came while nobody made partitions keeps its day from having one, and no other.
+#[tokio::test]
+async fn a_day_in_the_default_partition_is_told_from_trouble() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let (late, next) = (
+        (NOW + Duration::days(43)).date(),
+        (NOW + Duration::days(44)).date(),
+    );
+    let mut message = world.message();
+    message.due_at = NOW + Duration::days(43);
+    message.expires_at = message.due_at + Duration::days(1);
+    let request = world.request(vec![message]);
+    world.acceptor().accept(request).await.unwrap();
+
+    let made = world.store.make_partitions([late, next].into_iter()).await;
+    assert!(
+        matches!(made, Err(StoreError::DayInDefault { table: "content_7", day }) if day == late),
+        "{made:?}"
+    );
+    assert_eq!(made_on_day(&world, "content_7", late).await, 0);
+    assert_eq!(made_on_day(&world, "content_30", late).await, 1);
+    assert_eq!(made_on_day(&world, "content_7", next).await, 1);
 }
 
 /// What is due in weeks is filed under that day, and has a partition there.
