@@ -165,7 +165,7 @@ impl Standing {
         let shard = self.place.shard;
         let gone = state
             .store
-            .cancel_direct(shard, &later, later_than, now)
+            .cancel_direct(shard, &later, later_than, now, state.clock.is_real())
             .await?;
         // There are events, for whoever reads them.
         state.acceptor.tell_commanded(&[shard]);

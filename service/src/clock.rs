@@ -53,12 +53,13 @@ pub struct Clock {
 #[derive(Debug)]
 struct Shared {
     offset_ms: watch::Sender<i64>,
+    is_real: bool,
 }
 
 impl Clock {
     /// The system's clock as it is.
     pub fn system() -> Self {
-        Self::with_offset_ms(0)
+        Self::new(0, true)
     }
 
     /// System time plus the offset held by `path`: one integer, milliseconds, may be negative.
@@ -69,18 +70,24 @@ impl Clock {
     /// offset and is logged.
     pub fn from_file(path: impl Into<PathBuf>) -> Result<Self, ClockError> {
         let path = path.into();
-        let clock = Self::with_offset_ms(read_offset_ms(&path)?);
+        let clock = Self::new(read_offset_ms(&path)?, false);
         let shared = Arc::downgrade(&clock.shared);
         thread::spawn(move || follow_file(&path, &shared));
         Ok(clock)
     }
 
-    fn with_offset_ms(offset_ms: i64) -> Self {
+    fn new(offset_ms: i64, is_real: bool) -> Self {
         Self {
             shared: Arc::new(Shared {
                 offset_ms: watch::Sender::new(offset_ms),
+                is_real,
             }),
         }
+    }
+
+    /// Whether this is the system's time, which other machines share, and no test's.
+    pub fn is_real(&self) -> bool {
+        self.shared.is_real
     }
 
     /// Now, in UTC.

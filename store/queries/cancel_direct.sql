@@ -1,5 +1,6 @@
 -- Cancel rows that no owner can be sending: due later than $7 (a minute from now). Returns what went.
--- $1..$4 keys, $5 event ids, $6 event type.
+-- $1..$4 keys, $5 event ids, $6 event type. Where $8 is not NULL it is the caller's clock, and nothing is cancelled
+-- by one that is 20 s away from the server's: those who send are checked in the same way.
 WITH k AS MATERIALIZED (
   SELECT q.ctid AS c
   FROM unnest($1::int2[], $2::timestamptz[], $3::uuid[], $4::int2[]) AS u (shard, next_at, message_id, rcpt)
@@ -7,6 +8,8 @@ WITH k AS MATERIALIZED (
     SELECT q.ctid FROM queue q
     WHERE q.shard = u.shard AND q.next_at = u.next_at AND q.message_id = u.message_id AND q.rcpt = u.rcpt
       AND q.next_at > $7::timestamptz
+      AND ($8::timestamptz IS NULL
+           OR $8::timestamptz BETWEEN clock_timestamp() - interval '20 seconds' AND clock_timestamp() + interval '20 seconds')
     OFFSET 0) q),
 gone AS (
   DELETE FROM queue WHERE ctid = ANY (ARRAY(SELECT c FROM k))

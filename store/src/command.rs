@@ -169,7 +169,8 @@ impl Store {
     }
 
     /// Cancels those of these deliveries that are due after `later_than`, without asking their
-    /// owner; returns them. `later_than` must be so far ahead that no owner's clock is there yet.
+    /// owner; returns them. `later_than` must be so far ahead that no owner's clock is there yet:
+    /// with `check_clock` nothing is cancelled if `now` is 20 s away from the server's time.
     ///
     /// # Errors
     /// Of the database; then nothing was cancelled, or nobody knows.
@@ -179,6 +180,7 @@ impl Store {
         deliveries: &[QueuedDelivery],
         later_than: OffsetDateTime,
         now: OffsetDateTime,
+        check_clock: bool,
     ) -> Result<Vec<DeliveryKey>, StoreError> {
         let keys = || deliveries.iter().map(|delivery| delivery.key);
         let gone: Vec<(Uuid, i16)> = sqlx::query_as(include_str!("../queries/cancel_direct.sql"))
@@ -194,6 +196,7 @@ impl Store {
             .bind(keys().map(|_| event_id(now)).collect::<Vec<Uuid>>())
             .bind(EventType::EmailCancelled.code())
             .bind(later_than)
+            .bind(check_clock.then_some(now))
             .fetch_all(&self.queue)
             .await
             .during("cancel deliveries")?;

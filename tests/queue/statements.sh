@@ -39,7 +39,7 @@ accept() { # accept "KEYS" "MESSAGES" SHARD ACCEPTED_AT [DUE]: one message of on
        "'{${sh:1}}', ARRAY[${due_list:1}], $u, $z, $o, $o, $o, $n, ARRAY[${expire:1}], $u, '$at', $o, '{${text:1}}', $n);"
 }
 cancel_direct() { # cancel_direct SHARD MESSAGE DUE THRESHOLD
-  echo "EXECUTE cancel_direct('{$1}', ARRAY['$3'::timestamptz], '{$2}', '{0}', ARRAY[gen_random_uuid()], 8, '$4');"
+  echo "EXECUTE cancel_direct('{$1}', ARRAY['$3'::timestamptz], '{$2}', '{0}', ARRAY[gen_random_uuid()], 8, '$4', NULL);"
 }
 command() { # command ID SHARD MESSAGE DUE: a cancellation is noted
   echo "INSERT INTO queue_command VALUES ('$1', $2, '$3', 0, 0, NULL, NULL, '$4', false, '$NOW');"

@@ -257,12 +257,13 @@ async fn only_what_is_due_later_is_cancelled_directly() {
                 next_at: row.next_at
             }]
         );
-        let cancelled = world
-            .store
-            .cancel_direct(row.shard, &found, minute, NOW)
-            .await
-            .unwrap();
-        gone.extend(cancelled);
+        let cancel = async |check_clock| {
+            let (store, shard) = (&world.store, row.shard);
+            let cancelled = store.cancel_direct(shard, &found, minute, NOW, check_clock);
+            cancelled.await.unwrap()
+        };
+        assert_eq!(cancel(true).await, [], "this clock is months behind");
+        gone.extend(cancel(false).await);
     }
     assert_eq!(gone, [later.key]);
     assert_eq!(world.queued().await, [soon]);
