@@ -14,9 +14,13 @@ use writer::Writer;
 
 /// The text of an HTML document: blocks on lines of their own, links with their address, list
 /// items with their mark, cells with a bar between them; nothing of what readers do not see.
-/// Empty when there is nothing to read.
-pub(crate) fn text_of_html(html: &str) -> String {
-    let mut derivation = Derivation::default();
+/// Empty when there is nothing to read; none when it would have more than `max_octets`: a few octets
+/// of HTML can stand for many of text, such as rules within lists.
+pub(crate) fn text_of_html(html: &str, max_octets: usize) -> Option<String> {
+    let mut derivation = Derivation {
+        writer: Writer::new(max_octets),
+        ..Derivation::default()
+    };
     for token in Tokens::new(html) {
         match token {
             Token::Text(text) => derivation.text(text),

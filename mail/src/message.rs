@@ -309,10 +309,14 @@ fn parse_body(html: Option<String>, text: GivenText, limits: &Limits) -> Result<
     let given = |part: Option<String>| part.filter(|part| !part.is_empty());
     match (given(html), given(text)) {
         (Some(html), Some(text)) => Ok(Body::Both { text, html }),
-        (Some(html), None) => Ok(match given(derives.then(|| text_of_html(&html))) {
-            Some(text) => Body::Both { text, html },
-            None => Body::Html(html),
-        }),
+        (Some(html), None) => {
+            let room = limits.content_max_octets - html.len();
+            let text = derives.then(|| text_of_html(&html, room)).flatten();
+            Ok(match given(text) {
+                Some(text) => Body::Both { text, html },
+                None => Body::Html(html),
+            })
+        }
         (None, Some(text)) => Ok(Body::Text(text)),
         (None, None) => Err(FieldError::new(
             "/html",

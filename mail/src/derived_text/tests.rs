@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::text_of_html;
+fn text_of_html(html: &str) -> String {
+    super::text_of_html(html, usize::MAX).unwrap()
+}
 
 #[test]
 fn what_readers_see_is_what_is_written() {
@@ -147,4 +149,15 @@ proptest! {
         prop_assert_eq!(text.trim_end(), &text);
         prop_assert!(!text.contains("\n\n\n"));
     }
+}
+
+#[test]
+fn a_text_that_would_outgrow_its_room_is_none() {
+    let rules = format!("{}{}", "<ul>".repeat(6), "<hr>".repeat(1_000));
+    assert!(text_of_html(&rules).len() > 5 * rules.len());
+    assert_eq!(super::text_of_html(&rules, 2 * rules.len()), None);
+    let lines = format!("{}<pre>{}", "<ul>".repeat(6), "x\n".repeat(1_000));
+    assert_eq!(super::text_of_html(&lines, lines.len()), None);
+    assert_eq!(super::text_of_html("<p>four", 4).as_deref(), Some("four"));
+    assert_eq!(super::text_of_html("<p>fours", 4), None);
 }

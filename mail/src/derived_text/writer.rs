@@ -5,6 +5,9 @@
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     out: String,
+    /// Nothing is written beyond so many octets.
+    max_octets: usize,
+    is_cut: bool,
     gap: Gap,
     /// A list item's mark, written before its first word.
     mark: String,
@@ -24,6 +27,14 @@ enum Gap {
 }
 
 impl Writer {
+    /// Writes at most so many octets, and perhaps a word more.
+    pub(super) fn new(max_octets: usize) -> Self {
+        Self {
+            max_octets,
+            ..Self::default()
+        }
+    }
+
     /// Text whose white space only separates words.
     pub(super) fn flowing(&mut self, text: &str) {
         let mut words = text.split(is_space).peekable();
@@ -113,11 +124,16 @@ impl Writer {
         self.out.get(start..).unwrap_or_default()
     }
 
-    pub(super) fn finish(self) -> String {
-        self.out
+    /// The whole text; none when there was not room for all of it.
+    pub(super) fn finish(self) -> Option<String> {
+        (!self.is_cut && self.out.len() <= self.max_octets).then_some(self.out)
     }
 
     fn word(&mut self, word: &str) {
+        if self.out.len() >= self.max_octets {
+            self.is_cut = true;
+            return;
+        }
         let begins = self.out.is_empty();
         match self.gap {
             _ if begins => {}
