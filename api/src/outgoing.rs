@@ -37,13 +37,13 @@ impl Outgoing {
 
     /// Domains that the account must have proved: that of the author first.
     pub(crate) fn sender_domains(&self) -> impl Iterator<Item = &DomainName> {
-        let envelope_from = match self {
+        let others = match self {
             Self::Fields(_) => None,
-            Self::Raw(message) => message.envelope_from(),
+            Self::Raw(message) => Some(message.other_senders()),
         };
         let author = self.from().address();
         std::iter::once(author)
-            .chain(envelope_from)
+            .chain(others.into_iter().flatten())
             .map(EmailAddress::domain)
     }
 

@@ -40,6 +40,8 @@ pub struct RawFields<'a> {
 pub struct RawMessage {
     summary: MessageSummary,
     envelope_from: Option<EmailAddress>,
+    /// Of the fields that readers show beside the author.
+    named_senders: Vec<EmailAddress>,
     /// Header fields that stay, the empty line, the body.
     octets: Vec<u8>,
     /// Where the fields end and the empty line begins.
@@ -68,6 +70,9 @@ impl RawMessage {
         let from = parts
             .as_ref()
             .and_then(|parts| errors.take(from_of(&parts.header)));
+        let named = parts
+            .as_ref()
+            .and_then(|parts| errors.take(named_senders(&parts.header)));
         let recipients = match (&parts, given) {
             (Some(parts), Some(given)) if given.is_empty() => {
                 errors.take(recipients_of(&parts.header))
@@ -87,10 +92,15 @@ impl RawMessage {
             }
             _ => {}
         }
+        let from = from.zip(named);
         match (envelope_from, handling, parts, from, recipients) {
-            (Some(envelope_from), Some(handling), Some(parts), Some(from), Some(recipients))
-                if errors.0.is_empty() =>
-            {
+            (
+                Some(envelope_from),
+                Some(handling),
+                Some(parts),
+                Some((from, named_senders)),
+                Some(recipients),
+            ) if errors.0.is_empty() => {
                 let subject = parts.header.text("Subject");
                 let summary = MessageSummary {
                     from,
@@ -98,7 +108,11 @@ impl RawMessage {
                     subject: line_of(&subject, limits.subject_max_octets),
                     handling,
                 };
-                Ok(parts.keep(summary, envelope_from))
+                Ok(RawMessage {
+                    envelope_from,
+                    named_senders,
+                    ..parts.keep(summary)
+                })
             }
             _ => Err(errors.0),
         }
@@ -109,10 +123,11 @@ impl RawMessage {
         &self.summary
     }
 
-    /// The envelope's sender, if it was given: its domain must be the sender's own too. Bounces
-    /// go to the platform all the same.
-    pub fn envelope_from(&self) -> Option<&EmailAddress> {
-        self.envelope_from.as_ref()
+    /// Whose domains must be the sender's own, beside the author's: the envelope's sender, if it was
+    /// given (bounces go to the platform all the same), and whom Sender, Resent-From and
+    /// Resent-Sender name, since readers show them ("on behalf of").
+    pub fn other_senders(&self) -> impl Iterator<Item = &EmailAddress> {
+        self.envelope_from.iter().chain(&self.named_senders)
     }
 
     /// Octets of the message.
@@ -172,7 +187,7 @@ impl<'a> Parts<'a> {
         Ok(Self { header, body })
     }
 
-    fn keep(self, summary: MessageSummary, envelope_from: Option<EmailAddress>) -> RawMessage {
+    fn keep(self, summary: MessageSummary) -> RawMessage {
         let mut octets =
             Vec::with_capacity(HEADER_MAX_OCTETS.min(8192) + self.body.len() + ADDED_MAX);
         // Empty ones count as missing, and what is added must not be a second one.
@@ -183,7 +198,8 @@ impl<'a> Parts<'a> {
         let message_id = self.header.value("Message-ID");
         RawMessage {
             summary,
-            envelope_from,
+            envelope_from: None,
+            named_senders: Vec::new(),
             octets,
             fields_len,
             has_date: self.header.value("Date").is_some(),
@@ -239,6 +255,18 @@ fn from_of(header: &RawHeader<'_>) -> Result<Mailbox, FieldError> {
         }
         (None, _) => Err(FieldError::required(POINTER)),
     }
+}
+
+fn named_senders(header: &RawHeader<'_>) -> Result<Vec<EmailAddress>, FieldError> {
+    let mut named = Vec::new();
+    for name in ["Sender", "Resent-From", "Resent-Sender"] {
+        let list = header.mailboxes(name).map_err(|error| {
+            let pointer = format!("/headers/{name}");
+            FieldError::new(pointer, "invalid_address", error)
+        })?;
+        named.extend(list.iter().map(|mailbox| mailbox.address().clone()));
+    }
+    Ok(named)
 }
 
 fn recipients_of(header: &RawHeader<'_>) -> Result<Vec<EmailAddress>, FieldError> {

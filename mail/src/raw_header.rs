@@ -27,9 +27,9 @@ const ONCE: &[&str] = &[
     "Content-Type",
     "Content-Transfer-Encoding",
 ];
-/// Do not go on the wire: what nobody may see, and what belongs to whoever delivers finally
-/// (RFC 5321 section 4.4).
-const REMOVED: &[&str] = &["Bcc", "Resent-Bcc", "Return-Path"];
+/// Do not go on the wire: what nobody may see, and what belongs to whoever receives finally
+/// (RFC 5321 section 4.4, RFC 8601 section 5).
+const REMOVED: &[&str] = &["Bcc", "Resent-Bcc", "Return-Path", "Authentication-Results"];
 /// Fields that speak to the platform.
 const OWN_PREFIX: &str = "x-postrider-";
 /// Fields whose local parts may be beyond ASCII.

@@ -123,6 +123,11 @@ async fn a_sender_needs_a_verified_domain_in_the_header_and_the_envelope() {
         send(&platform, key, raw)
             .await
             .refused(403, "sender_not_verified");
+        for field in ["Sender", "Resent-From"] {
+            let text = format!("{field}: {from}\r\n{MAIL}");
+            let answer = send(&platform, key, mail(text.as_bytes())).await;
+            answer.refused(403, "sender_not_verified");
+        }
     }
     for from in [
         "hello@acme.test, evil@other.test",

@@ -52,7 +52,7 @@ fn refused(octets: &[u8]) -> (String, &'static str, Option<usize>) {
 
 #[test]
 fn what_is_missing_is_added_and_what_nobody_may_see_goes() {
-    let raw = b"Return-Path: <x@y.example>\r\nFrom: =?utf-8?q?Ac?=\r\n =?utf-8?q?me?= <hello@acme.example>\r\n\
+    let raw = b"Return-Path: <x@y.example>\r\nAuthentication-Results: y.example; spf=pass\r\nFrom: =?utf-8?q?Ac?=\r\n =?utf-8?q?me?= <hello@acme.example>\r\n\
         To: Ana <ana@example.com>\r\nBcc: hidden@example.com,\r\n other@example.com\r\n\
         X-Postrider-Tag: t\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\n.body\r\n  \r\n";
     let (summary, composed) = composed(raw);
@@ -145,6 +145,32 @@ fn the_sender_is_one_mailbox_beyond_doubt() {
 }
 
 #[test]
+fn whoever_readers_show_as_sender_is_told() {
+    let senders = |fields: &str| {
+        let raw = format!("From: a@b.example\r\nTo: b@c.example\r\n{fields}\r\nx");
+        parse(raw.as_bytes()).map(|message| {
+            let senders = message.other_senders();
+            senders.map(ToString::to_string).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(senders("").unwrap(), [""; 0]);
+    assert_eq!(
+        senders("Sender: Boss <ceo@bank.example>\r\n").unwrap(),
+        ["ceo@bank.example"]
+    );
+    let resent = "Resent-From: x@y.example, v@w.example\r\nRESENT-sender: p@q.example\r\n";
+    assert_eq!(
+        senders(resent).unwrap(),
+        ["x@y.example", "v@w.example", "p@q.example"]
+    );
+    let wrong = senders("Sender: nobody\r\n").unwrap_err();
+    assert_eq!(
+        (wrong[0].pointer.as_str(), wrong[0].code),
+        ("/headers/Sender", "invalid_address")
+    );
+}
+
+#[test]
 fn a_header_has_a_form() {
     let check = |extra: &str, code: &'static str| {
         let raw = format!("From: a@b.example\r\nTo: c@d.example\r\n{extra}\r\nx");
@@ -181,7 +207,7 @@ fn the_envelope_may_be_given() {
     let message = RawMessage::parse(raw, request, &Limits::default()).unwrap();
     let recipients = &message.summary().recipients;
     assert_eq!(recipients.len(), 2);
-    let envelope_from = message.envelope_from().map(ToString::to_string);
+    let envelope_from = message.other_senders().next().map(ToString::to_string);
     assert_eq!(envelope_from.as_deref(), Some("bounce@acme.example"));
 
     let wrong = ["x".to_owned(), "a@b.example\r\nDATA".to_owned()];
