@@ -143,8 +143,16 @@ async fn reports_come_back_to_the_sender_and_nothing_answers_them() {
     kept.reverse();
     let reports = &kept[3..];
     let expected = [
-        (REVERSE_PATH, "message/delivery-status", "bounce-later+1@a.test"),
-        ("bounce-later@b.test", "message/feedback-report", "ana@complaint.sandbox.test"),
+        (
+            REVERSE_PATH,
+            "message/delivery-status",
+            "bounce-later+1@a.test",
+        ),
+        (
+            "bounce-later@b.test",
+            "message/feedback-report",
+            "ana@complaint.sandbox.test",
+        ),
         (REVERSE_PATH, "message/feedback-report", "complaint@a.test"),
     ];
     for (report, (sender, kind, recipient)) in reports.iter().zip(expected) {
@@ -152,15 +160,24 @@ async fn reports_come_back_to_the_sender_and_nothing_answers_them() {
         assert_eq!(report.mail_from, "", "{text}");
         assert_eq!(report.recipients, [sender], "{text}");
         assert_eq!(report.helo, "sandbox.test");
-        assert!(text.contains(&format!("\r\nContent-Type: {kind}\r\n")), "{text}");
-        assert!(text.contains(recipient) && text.contains("d=acme.test"), "{text}");
+        assert!(
+            text.contains(&format!("\r\nContent-Type: {kind}\r\n")),
+            "{text}"
+        );
+        assert!(
+            text.contains(recipient) && text.contains("d=acme.test"),
+            "{text}"
+        );
     }
     // Reports leave one after the other: had one been answered, it would stand before this one.
     let last = sandbox.send(REVERSE_PATH, "complaint+last@a.test", &mail);
     assert_eq!(last.await, "250 2.0.0");
     let kept = sandbox.kept_are(8).await;
     let newest = String::from_utf8(kept[0].raw.clone()).unwrap();
-    assert!(newest.contains("Original-Rcpt-To: <complaint+last@a.test>\r\n"), "{newest}");
+    assert!(
+        newest.contains("Original-Rcpt-To: <complaint+last@a.test>\r\n"),
+        "{newest}"
+    );
     sandbox.stop().await;
 }
 

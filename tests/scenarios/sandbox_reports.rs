@@ -47,18 +47,54 @@ async fn every_behaviour_is_reached_by_local_part_and_by_domain() {
             format!("ana@{word}.sandbox.test"),
         ];
         for to in live {
-            sent.push((api.clone(), api.send(&message("sandbox.test", &to)).await, word));
+            sent.push((
+                api.clone(),
+                api.send(&message("sandbox.test", &to)).await,
+                word,
+            ));
         }
         let to = format!("{word}.2@customer.example");
         let id = test_api.send(&message("sandbox.test", &to)).await;
         sent.push((test_api.clone(), id, word));
     }
+    let mut greylisted = Vec::new();
     for (api, id, word) in sent {
         let (_, status, reply, event) = BEHAVIOURS.into_iter().find(|one| one.0 == word).unwrap();
         let email = api.becomes(&id, status).await;
         let delivery = &email["deliveries"][0];
-        assert_eq!(delivery["attempts"][0]["reply"].as_str().map(code), Some(reply), "{email:#}");
+        assert_eq!(
+            delivery["attempts"][0]["reply"].as_str().map(code),
+            Some(reply),
+            "{email:#}"
+        );
         assert_eq!(event_types(delivery), ["email.queued", event], "{email:#}");
+        if word == "greylist" {
+            greylisted.push((api, id));
+        }
+    }
+    for (address, count) in [
+        ("unknown@sandbox.test", 1),
+        ("ana@unknown.sandbox.test", 1),
+        ("unknown.2@customer.example", 0),
+        ("spam-block@sandbox.test", 0),
+        ("mailbox-full@sandbox.test", 0),
+    ] {
+        let path = format!("/v1/suppressions?address={address}");
+        let found = api.get(&path).await.json();
+        assert_eq!(
+            found["data"].as_array().unwrap().len(),
+            count,
+            "{address}: {found:#}"
+        );
+    }
+    // The second try need not be waited for.
+    let again = json!({"action": "retry_now", "filter": {"status": "deferred"}});
+    for (api, id) in greylisted {
+        let answer = api.post("/v1/emails/actions", &again).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let email = api.becomes(&id, "delivered").await;
+        let attempts = email["deliveries"][0]["attempts"].as_array().unwrap();
+        assert_eq!(attempts.len(), 2, "{email:#}");
     }
 }
 
@@ -81,7 +117,10 @@ async fn reports_are_shown_beside_the_mail_they_are_about() {
             list["data"].as_array()?.iter().find(own).cloned()
         })
         .await;
-        assert_eq!(report["from"], "Mail Delivery System <mailer-daemon@mx.sandbox.test>");
+        assert_eq!(
+            report["from"],
+            "Mail Delivery System <mailer-daemon@mx.sandbox.test>"
+        );
     }
 }
 
@@ -95,7 +134,8 @@ async fn reports_go_to_the_server_that_takes_them() {
     fs::write(&config, text).unwrap();
     let (_dev, api) = start(&dir, &["--config", config.to_str().unwrap()]);
     let receiver = WebhookReceiver::start().await;
-    api.create_webhook(&receiver.url, &["email.delivered"]).await;
+    api.create_webhook(&receiver.url, &["email.delivered"])
+        .await;
 
     let mut body = message("sandbox.test", "bounce-later@sandbox.test");
     let bounced = api.send(&body).await;
@@ -107,19 +147,34 @@ async fn reports_go_to_the_server_that_takes_them() {
     let receipts = sink.receipts();
     for (receipt, id) in receipts.iter().zip([&bounced, &complained]) {
         let digits = id.strip_prefix("msg_").unwrap();
-        assert_eq!((receipt.mail_from.as_str(), receipt.tls), ("", true), "{receipt:?}");
+        assert_eq!(
+            (receipt.mail_from.as_str(), receipt.tls),
+            ("", true),
+            "{receipt:?}"
+        );
         // The return path of the mail's only delivery (see `mail::verp`).
         let delivery = format!("b-{}01", &digits[..24]);
         assert!(receipt.recipient.starts_with(&delivery), "{receipt:?} {id}");
-        assert!(receipt.recipient.ends_with("@bounce.sandbox.test"), "{receipt:?}");
-        assert!(text_of(receipt).contains(&format!("\r\nIn-Reply-To: <{digits}@")), "{}", text_of(receipt));
+        assert!(
+            receipt.recipient.ends_with("@bounce.sandbox.test"),
+            "{receipt:?}"
+        );
+        assert!(
+            text_of(receipt).contains(&format!("\r\nIn-Reply-To: <{digits}@")),
+            "{}",
+            text_of(receipt)
+        );
     }
     check_bounce(&receipts[0]);
     check_complaint(&receipts[1]);
     let told = receiver
         .has("both deliveries are told", |calls| calls.len() >= 2)
         .await;
-    let told_of = |call: &Call| call.json()["data"]["message_id"].as_str().map(str::to_owned);
+    let told_of = |call: &Call| {
+        call.json()["data"]["message_id"]
+            .as_str()
+            .map(str::to_owned)
+    };
     for id in [bounced, complained] {
         assert!(told.iter().any(|call| told_of(call).as_ref() == Some(&id)));
     }
@@ -134,7 +189,10 @@ fn check_bounce(receipt: &Receipt) {
     let text = text_of(receipt);
     let report = "Content-Type: multipart/report; report-type=delivery-status;\r\n";
     assert!(text.contains(report), "{text}");
-    let status = text.split("Content-Type: message/delivery-status\r\n\r\n").nth(1).unwrap();
+    let status = text
+        .split("Content-Type: message/delivery-status\r\n\r\n")
+        .nth(1)
+        .unwrap();
     let (message, recipient) = status.split_once("\r\n\r\n").unwrap();
     assert!(message.starts_with("Reporting-MTA: dns; mx.sandbox.test\r\nArrival-Date: "));
     for field in [
@@ -145,7 +203,10 @@ fn check_bounce(receipt: &Receipt) {
     ] {
         assert_eq!(recipient.matches(field).count(), 1, "{field} in {text}");
     }
-    let returned = text.split("Content-Type: text/rfc822-headers\r\n\r\n").nth(1).unwrap();
+    let returned = text
+        .split("Content-Type: text/rfc822-headers\r\n\r\n")
+        .nth(1)
+        .unwrap();
     assert!(returned.contains("\r\nSubject: Your receipt\r\n"), "{text}");
 }
 
