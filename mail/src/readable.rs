@@ -13,6 +13,13 @@ use mail_parser::{Address, Encoding, Message, MessageParser, MessagePart, MimeHe
 const EMBEDDED_MAX_OCTETS: usize = 8 * 1024 * 1024;
 /// Image types that are shown in place. SVG is not among them: it can hold more than an image.
 const EMBEDDED_TYPES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+/// Elements for which browsers open connections before they ask whether they may load anything
+/// (`rel=preconnect`, frames), and names without effect in their place.
+const CONNECTING: [(&str, &str); 3] = [
+    ("link", "meta"),
+    ("iframe", "x-iframe"),
+    ("frame", "x-frame"),
+];
 /// Name of an attachment that brings none.
 const UNNAMED: &str = "attachment";
 /// Most characters of an attachment's name.
@@ -96,13 +103,15 @@ impl Readable {
     }
 
     /// The HTML of a message with the images it brings along (RFC 2392) put in place as `data:`
-    /// addresses. As hostile as it came.
+    /// addresses, and without the elements that make a browser connect to other hosts whatever the
+    /// page's policy. As hostile as it came in all else.
     pub fn html_with_images(raw: &[u8]) -> Option<String> {
         let message = MessageParser::default().parse(raw)?;
         let mut html = joined(message.html_bodies(), |body| match body {
             PartType::Html(html) => Some(html),
             _ => None,
         })?;
+        html = without_connections(&html);
         let mut room = EMBEDDED_MAX_OCTETS;
         for part in &message.parts {
             let (Some(id), media_type) = (part.content_id(), media_type(part)) else {
@@ -191,6 +200,29 @@ fn embed(html: &str, id: &str, address: &str, room: &mut usize) -> String {
             None => result.push_str(&reference),
         }
         rest = after;
+    }
+    result.push_str(rest);
+    result
+}
+
+/// Renames the elements of [`CONNECTING`]. A tag begins with `<` and its name, with nothing
+/// between them and no other spelling (HTML, section 13.2.5.6), so that text can be looked at.
+fn without_connections(html: &str) -> String {
+    let mut result = String::with_capacity(html.len());
+    let mut rest = html;
+    while let Some((before, tag)) = rest.split_once('<') {
+        result.push_str(before);
+        let starts = |name: &str| {
+            let start = tag.get(..name.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+        };
+        let mut connecting = CONNECTING.iter();
+        let (name, harmless) = connecting
+            .find(|(name, _)| starts(name))
+            .unwrap_or(&("", ""));
+        result.push('<');
+        result.push_str(harmless);
+        rest = &tag[name.len()..];
     }
     result.push_str(rest);
     result
@@ -291,6 +323,19 @@ mod tests {
             "1234 1234 cid:a"
         );
         assert_eq!(room, 1);
+    }
+
+    #[test]
+    fn elements_that_connect_lose_their_names() {
+        let check = |html: &str, expected: &str| assert_eq!(without_connections(html), expected);
+        check(
+            "<p>a < b<LiNk rel=preconnect>",
+            "<p>a < b<meta rel=preconnect>",
+        );
+        check("<<iframe src=x>é</iframe>", "<<x-iframe src=x>é</iframe>");
+        check("<frameset><frame>", "<x-frameset><x-frame>");
+        check("<é<lin", "<é<lin");
+        check("<lin<linklink link", "<lin<metalink link");
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod sandboxed;
 
 use std::time::Instant;
 
-use sandboxed::{PATIENCE, RECIPIENT, REVERSE_PATH, Sandboxed};
+use sandboxed::{RECIPIENT, REVERSE_PATH, Sandboxed};
 
 const UNSIGNED: &[u8] = b"From: Ana <ana@acme.test>\r\nSubject: x\r\n\r\nHello\r\n";
 
@@ -101,6 +101,11 @@ async fn each_recipient_is_answered_by_its_local_part() {
         ("greylist@a.test", "250 2.0.0"),
         ("greylist@a.test", "250 2.0.0"),
         ("greylist.2@a.test", "451 4.7.1"),
+        ("ana@unknown.sandbox.test", "550 5.1.1"),
+        ("ana@mailbox-full.sandbox.test", "552 5.2.2"),
+        ("ana@tempfail.sandbox.test", "451 4.3.0"),
+        ("ana@spam-block.sandbox.test", "554 5.7.1"),
+        ("ana@greylist.sandbox.test", "451 4.7.1"),
     ] {
         assert_eq!(
             sandbox.send(REVERSE_PATH, recipient, UNSIGNED).await,
@@ -116,6 +121,62 @@ async fn each_recipient_is_answered_by_its_local_part() {
         sandbox.kept().await.len(),
         4,
         "what was refused is not kept"
+    );
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn reports_come_back_to_the_sender_and_nothing_answers_them() {
+    let Some(sandbox) = Sandboxed::start(|_| {}).await else {
+        return;
+    };
+    let mail = sandbox.signed("Hello").await;
+    // The second sender is a mailbox that bounces later itself.
+    for (sender, recipient) in [
+        (REVERSE_PATH, "bounce-later+1@a.test"),
+        ("bounce-later@b.test", "ana@complaint.sandbox.test"),
+        (REVERSE_PATH, "complaint@a.test"),
+    ] {
+        assert_eq!(sandbox.send(sender, recipient, &mail).await, "250 2.0.0");
+    }
+    let mut kept = sandbox.kept_are(6).await;
+    kept.reverse();
+    let reports = &kept[3..];
+    let expected = [
+        (
+            REVERSE_PATH,
+            "message/delivery-status",
+            "bounce-later+1@a.test",
+        ),
+        (
+            "bounce-later@b.test",
+            "message/feedback-report",
+            "ana@complaint.sandbox.test",
+        ),
+        (REVERSE_PATH, "message/feedback-report", "complaint@a.test"),
+    ];
+    for (report, (sender, kind, recipient)) in reports.iter().zip(expected) {
+        let text = String::from_utf8(report.raw.clone()).unwrap();
+        assert_eq!(report.mail_from, "", "{text}");
+        assert_eq!(report.recipients, [sender], "{text}");
+        assert_eq!(report.helo, "sandbox.test");
+        assert!(
+            text.contains(&format!("\r\nContent-Type: {kind}\r\n")),
+            "{text}"
+        );
+        assert!(
+            text.contains(recipient) && text.contains("d=acme.test"),
+            "{text}"
+        );
+    }
+    // Reports leave one after the other: had one been answered, it would stand before this one.
+    let last = sandbox.send(REVERSE_PATH, "complaint+last@a.test", &mail);
+    assert_eq!(last.await, "250 2.0.0");
+    let kept = sandbox.kept_are(8).await;
+    let newest = String::from_utf8(kept[0].raw.clone()).unwrap();
+    assert!(
+        newest.contains("Original-Rcpt-To: <complaint+last@a.test>\r\n"),
+        "{newest}"
     );
     sandbox.stop().await;
 }
@@ -192,13 +253,7 @@ async fn only_the_newest_messages_stay() {
             "250 2.0.0"
         );
     }
-    let begun = Instant::now();
-    let mut kept = sandbox.kept().await;
-    while kept.len() > 2 {
-        assert!(begun.elapsed() < PATIENCE, "{} are kept", kept.len());
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        kept = sandbox.kept().await;
-    }
+    let kept = sandbox.kept_are(2).await;
     let recipients: Vec<_> = kept
         .iter()
         .map(|message| message.recipients[0].as_str())

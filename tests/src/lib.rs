@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod browser;
 pub mod cluster;
 pub mod dev;
 pub mod dns;

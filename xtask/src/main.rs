@@ -47,7 +47,7 @@ enum Task {
     Dev(Forwarded),
     /// Run the tests against a real PostgreSQL, Redis and mail servers.
     ///
-    /// Unpacks Postfix, Exim and OpenSMTPD into target/peers (nothing is installed; skipped
+    /// Unpacks Postfix, Exim, OpenSMTPD and Chromium into target/peers (nothing is installed; skipped
     /// loudly where apt is absent), builds postrider, then runs all tests with cargo-nextest if
     /// it is there, else with cargo test. The first build takes about 5 to 8 minutes on 2 cores.
     #[command(

@@ -1,4 +1,5 @@
-//! Foreign mail servers for the tests: Postfix, Exim and OpenSMTPD, unpacked and not installed.
+//! Foreign programs for the tests, unpacked and not installed: the mail servers Postfix, Exim and
+//! OpenSMTPD, and the browser Chromium with its driver.
 //!
 //! Layout of the directory named by POSTRIDER_PEERS: `<peer>/root` is the unpacked tree, with the
 //! libraries it misses here; `nss-wrapper/root`, `passwd` and `group` make the users known that
@@ -21,7 +22,7 @@ struct Peer {
 }
 
 /// The wrapper comes first: Exim does not even tell its version without its user.
-const PEERS: [Peer; 4] = [
+const PEERS: [Peer; 5] = [
     Peer {
         name: "nss-wrapper",
         package: "libnss-wrapper",
@@ -42,6 +43,19 @@ const PEERS: [Peer; 4] = [
         package: "opensmtpd",
         check: &["usr/sbin/smtpd", "-h"],
     },
+    Peer {
+        name: "chromium",
+        package: "chromium-driver",
+        check: &["usr/lib/chromium/chromium", "--version"],
+    },
+];
+
+/// What packages need beside libraries; fonts, because a page without any has no text to see.
+const OWN_PARTS: [&str; 4] = [
+    "exim4-base",
+    "chromium",
+    "chromium-common",
+    "fonts-dejavu-core",
 ];
 
 const PASSWD: &str = "\
@@ -81,7 +95,7 @@ pub(crate) fn ensure() -> Outcome<PathBuf> {
     }
     if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
         eprintln!(
-            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim and OpenSMTPD are skipped"
+            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim, OpenSMTPD and Chromium are skipped"
         );
         return Ok(dir);
     }
@@ -128,7 +142,7 @@ fn with_missing_libraries(package: &str) -> BTreeSet<String> {
         let listed = ask(Command::new("apt-cache").args(["depends", &name])).unwrap_or_default();
         open.extend(
             parse_depends(&listed)
-                .filter(|found| found.starts_with("lib") || *found == "exim4-base")
+                .filter(|found| found.starts_with("lib") || OWN_PARTS.contains(found))
                 .filter(|found| !is_installed(found))
                 .map(str::to_owned),
         );
@@ -173,7 +187,7 @@ fn check(dir: &Path, peer: &Peer, root: &Path) -> Outcome {
             "{}: {}",
             peer.name,
             said.lines()
-                .find(|line| line.contains("ersion"))
+                .find(|line| line.contains("ersion") || line.starts_with("Chromium"))
                 .unwrap_or("starts")
         );
         return Ok(());
@@ -186,11 +200,13 @@ fn check(dir: &Path, peer: &Peer, root: &Path) -> Outcome {
 
 fn library_path(root: &Path) -> Outcome<std::ffi::OsString> {
     let libraries = root.join("usr/lib");
-    // Debian puts libraries below a directory named after the machine.
+    // Debian puts libraries below a directory named after the machine, and parts that only one
+    // library uses into a directory of that library's own.
     let of_machine = fs::read_dir(&libraries).into_iter().flatten().flatten();
     let of_machine = of_machine
         .map(|entry| entry.path())
-        .filter(|path| path.is_dir());
+        .filter(|path| path.is_dir())
+        .flat_map(|path| [path.join("pulseaudio"), path]);
     env::join_paths(of_machine.chain([libraries.clone()])).map_err(|error| {
         Failure::new(format!(
             "{} cannot be searched: {error}",

@@ -265,7 +265,7 @@ pub(crate) async fn get_raw(
     PathId(id): PathId<InboxId>,
 ) -> Result<Response, Problem> {
     let message = found(&state, id).await?;
-    Ok((guarded(), as_file(message.raw)).into_response())
+    Ok((guarded(), as_file(message)).into_response())
 }
 
 /// Get an attachment of a message of the inbox

@@ -72,7 +72,7 @@ impl From<SandboxSummary> for SandboxView {
             from: heading.from,
             subject: heading.subject,
             id: message.id,
-            message_id: sent_as(&message.mail_from, &message.head),
+            message_id: sent_as(&message.mail_from, &message.recipients, &message.head),
             received_at: message.received_at.into(),
             headers: String::from_utf8_lossy(header_block(&message.head)).into_owned(),
             mail_from: message.mail_from,
@@ -178,11 +178,12 @@ pub(crate) async fn get_raw(
     PathId(id): PathId<InboxId>,
 ) -> Result<Response, Problem> {
     let message = own_message(&state, &principal, id).await?;
-    Ok(as_file(message.raw))
+    Ok(as_file(message))
 }
 
 /// A message for download: a browser must neither guess its type nor show it as a page.
-pub(crate) fn as_file(raw: Vec<u8>) -> Response {
+pub(crate) fn as_file(message: SandboxMessage) -> Response {
+    let name = format!("attachment; filename=\"{}.eml\"", message.id);
     let headers: [(HeaderName, HeaderValue); 3] = [
         (
             header::CONTENT_TYPE,
@@ -194,10 +195,10 @@ pub(crate) fn as_file(raw: Vec<u8>) -> Response {
         ),
         (
             header::CONTENT_DISPOSITION,
-            HeaderValue::from_static("attachment; filename=\"message.eml\""),
+            HeaderValue::from_str(&name).expect("an id is letters and digits"),
         ),
     ];
-    (headers, raw).into_response()
+    (headers, message.raw).into_response()
 }
 
 /// One more than `limit`, which tells whether there is more.
@@ -220,7 +221,7 @@ async fn own_message(
         .sandbox_message(id)
         .await?
         .ok_or_else(Problem::not_found)?;
-    match may_see(state, principal, &message.mail_from, &message.raw).await? {
+    match may_see(state, principal, &message).await? {
         true => Ok(message),
         false => Err(Problem::not_found()),
     }
@@ -232,10 +233,10 @@ async fn own_message(
 async fn may_see(
     state: &AppState,
     principal: &Principal,
-    mail_from: &str,
-    head: &[u8],
+    message: &SandboxMessage,
 ) -> Result<bool, Problem> {
-    let ids: Vec<_> = sent_as(mail_from, head).into_iter().collect();
+    let id = sent_as(&message.mail_from, &message.recipients, &message.raw);
+    let ids: Vec<_> = id.into_iter().collect();
     let sent = state.store.sent_among(principal.account, &ids).await?;
     Ok(sent.iter().any(|(_, test)| principal.may_see(*test)))
 }
@@ -246,7 +247,7 @@ async fn visible(
     principal: &Principal,
     batch: Vec<SandboxSummary>,
 ) -> Result<impl Iterator<Item = SandboxView>, Problem> {
-    let sent_as = |one: &SandboxSummary| sent_as(&one.mail_from, &one.head);
+    let sent_as = |one: &SandboxSummary| sent_as(&one.mail_from, &one.recipients, &one.head);
     let ids: Vec<_> = batch.iter().filter_map(sent_as).collect();
     let sent = state.store.sent_among(principal.account, &ids).await?;
     let sent: HashMap<_, _> = sent.into_iter().collect();
@@ -266,11 +267,19 @@ fn header_block(raw: &[u8]) -> &[u8] {
     &raw[..end.map_or(raw.len(), |at| at + 2)]
 }
 
-/// The message it was sent as, or that it answers as a report does. Our return path tells; a
-/// Message-ID may be the sender's own, and counts only where another program has set the return path.
-fn sent_as(mail_from: &str, raw: &[u8]) -> Option<MessageId> {
-    let local_part = mail_from.trim_start_matches('<').split('@').next()?;
-    match verp::claimed(local_part) {
+/// The message it was sent as, or that it answers as a report does. Our return path tells, which
+/// is where reports go; a Message-ID may be the sender's own, and counts only where another
+/// program has set the return path.
+fn sent_as(mail_from: &str, recipients: &[String], raw: &[u8]) -> Option<MessageId> {
+    let claimed = |path: &str| {
+        let local_part = path.trim_start_matches('<').split('@').next()?;
+        verp::claimed(local_part)
+    };
+    let answered = || match mail_from {
+        "" => recipients.iter().find_map(|path| claimed(path)),
+        _ => None,
+    };
+    match claimed(mail_from).or_else(answered) {
         Some(delivery) => Some(delivery.message()),
         None => id_in(raw, b"message-id:").or_else(|| id_in(raw, b"in-reply-to:")),
     }
@@ -307,17 +316,20 @@ mod tests {
         let id = MessageId::from_time_and_random(1_790_000_000_123, [5; 10]);
         let digits = id.digits();
         let check = |raw: String, expected: Option<MessageId>| {
-            assert_eq!(sent_as("", raw.as_bytes()), expected, "{raw}");
+            assert_eq!(sent_as("", &[], raw.as_bytes()), expected, "{raw}");
         };
         let key = verp::VerpKey::new(1, &[1; 32]);
         let mail_from = format!("{}@bounce.test", verp::encode(id.delivery(3), &key));
         assert_eq!(
-            sent_as(&mail_from, b"Message-ID: <own@acme.test>\r\n"),
+            sent_as(&mail_from, &[], b"Message-ID: <own@acme.test>\r\n"),
             Some(id)
         );
+        let to = std::slice::from_ref(&mail_from);
+        assert_eq!(sent_as("", to, b"Message-ID: <r@mx.test>\r\n"), Some(id));
+        assert_eq!(sent_as("a@acme.test", to, b""), None);
         let other = MessageId::from_time_and_random(1_790_000_000_123, [6; 10]).digits();
         let forged = format!("Message-ID: <{other}@acme.test>\r\n");
-        assert_eq!(sent_as(&mail_from, forged.as_bytes()), Some(id));
+        assert_eq!(sent_as(&mail_from, &[], forged.as_bytes()), Some(id));
         check(
             format!("A: b\r\nMessage-ID: <{digits}@acme.test>\r\n\r\nx"),
             Some(id),

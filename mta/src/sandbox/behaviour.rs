@@ -1,4 +1,4 @@
-//! How the sandbox treats a recipient, told by the first word of its local part.
+//! How the sandbox treats a recipient, told by the first word of its local part, or by its domain.
 //!
 //! | first word | answer |
 //! |---|---|
@@ -8,20 +8,31 @@
 //! | `tempfail` | 451 4.3.0 to RCPT, every time |
 //! | `slow` | accepted, 5 s after the final dot |
 //! | `spam-block` | 554 5.7.1 to the final dot |
-//! | `delivered`, any other | accepted |
+//! | `bounce-later` | accepted; a delivery status notification comes back |
+//! | `complaint` | accepted; a feedback report comes back |
+//! | `delivered` | accepted |
 //!
 //! The word ends at the first `+` or `.`, so that `slow+1@` and `slow.2@` are two slow mailboxes;
-//! case does not matter. Pure: what has been tried before is `greylist`'s knowledge.
+//! case does not matter. Where the local part begins with no such word, the domain decides if it
+//! is such a word below the sandbox's own, as in `ana@unknown.sandbox.test`; all others accept.
+//! Pure: what has been tried before is `greylist`'s knowledge.
 
 use std::time::Duration;
 
+use mail::address::EmailAddress;
+use mail::domain_name::DomainName;
+
+use super::report::ReportKind;
 use crate::listener::HandlerReply;
 
 /// What happens to mail for a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behaviour {
-    /// Accepted, the reply to the final dot coming this much later.
-    Accept { after: Duration },
+    /// Accepted, the reply to the final dot coming this much later; then a report may follow.
+    Accept {
+        after: Duration,
+        then: Option<ReportKind>,
+    },
     /// Refused at RCPT.
     RefuseRecipient(Refusal),
     /// Refused at the first RCPT only.
@@ -54,10 +65,21 @@ impl Refusal {
 
 const ACCEPT: Behaviour = Behaviour::Accept {
     after: Duration::ZERO,
+    then: None,
 };
+
+const fn accept_then(report: ReportKind) -> Behaviour {
+    Behaviour::Accept {
+        after: Duration::ZERO,
+        then: Some(report),
+    }
+}
 
 /// Texts are worded as real receivers word them, because bounce classes are read from both.
 const BEHAVIOURS: &[(&str, Behaviour)] = &[
+    ("delivered", ACCEPT),
+    ("bounce-later", accept_then(ReportKind::Bounce)),
+    ("complaint", accept_then(ReportKind::Complaint)),
     (
         "greylist",
         Behaviour::RefuseFirstTry(Refusal::new(
@@ -86,6 +108,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
         "slow",
         Behaviour::Accept {
             after: Duration::from_secs(5),
+            then: None,
         },
     ),
     (
@@ -95,8 +118,8 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
 ];
 
 impl Behaviour {
-    /// The behaviour of a recipient, given without brackets.
-    pub(super) fn of(recipient: &str) -> Self {
+    /// The behaviour of a recipient, given without brackets, in a sandbox whose own domain is `own`.
+    pub(super) fn of(recipient: &str, own: &DomainName) -> Self {
         let local = recipient
             .rsplit_once('@')
             .map_or(recipient, |(local, _)| local);
@@ -105,11 +128,25 @@ impl Behaviour {
             .split(['+', '.'])
             .next()
             .unwrap_or_default();
-        BEHAVIOURS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(word))
-            .map_or(ACCEPT, |(_, behaviour)| *behaviour)
+        named(word)
+            .or_else(|| {
+                let address = EmailAddress::parse(recipient).ok()?;
+                let below = address.domain().as_str().strip_suffix(own.as_str())?;
+                named(below.strip_suffix('.')?)
+            })
+            .unwrap_or(ACCEPT)
     }
+}
+
+fn named(word: &str) -> Option<Behaviour> {
+    let mut behaviours = BEHAVIOURS.iter();
+    let (_, behaviour) = behaviours.find(|(name, _)| name.eq_ignore_ascii_case(word))?;
+    Some(*behaviour)
+}
+
+/// The words there are.
+pub(super) fn words() -> impl Iterator<Item = &'static str> {
+    BEHAVIOURS.iter().map(|(word, _)| *word)
 }
 
 #[cfg(test)]
@@ -117,10 +154,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_word_of_the_local_part_decides() {
+    fn the_first_word_of_the_local_part_decides_and_then_the_domain() {
+        let own = "Sink.test".parse().unwrap();
         let check = |recipient: &str, expected: &str| {
-            let told = match Behaviour::of(recipient) {
-                Behaviour::Accept { after } => format!("accept {}", after.as_secs()),
+            let told = match Behaviour::of(recipient, &own) {
+                Behaviour::Accept { after, then: None } => format!("accept {}", after.as_secs()),
+                Behaviour::Accept {
+                    then: Some(report), ..
+                } => format!("then {report:?}"),
                 Behaviour::RefuseRecipient(refusal) => format!("rcpt {}", refusal.code),
                 Behaviour::RefuseFirstTry(refusal) => format!("first {}", refusal.code),
                 Behaviour::RefuseContent(refusal) => format!("dot {}", refusal.code),
@@ -137,6 +178,17 @@ mod tests {
         check("spam-block@sink.test", "dot 554");
         check("unknowns@sink.test", "accept 0");
         check("ana@unknown.test", "accept 0");
+        check("bounce-later+1@sink.test", "then Bounce");
+        check("Complaint@elsewhere.test", "then Complaint");
+        check("ana@unknown.sink.test", "rcpt 550");
+        check("ana@Spam-Block.SINK.test", "dot 554");
+        check("ana@greylist.sink.test", "first 451");
+        check("ana@bounce-later.sink.test", "then Bounce");
+        check("slow@unknown.sink.test", "accept 5");
+        check("delivered@unknown.sink.test", "accept 0");
+        check("ana@x.unknown.sink.test", "accept 0");
+        check("ana@unknownsink.test", "accept 0");
+        check("ana@unknown.notsink.test", "accept 0");
         check("postmaster", "accept 0");
         check("+unknown@sink.test", "accept 0");
     }

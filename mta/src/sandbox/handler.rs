@@ -1,10 +1,12 @@
 //! Answers the sessions of the sandbox: by behaviour, and with 250 only for what is committed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::net::NetError;
 use mail::address::EmailAddress;
+use mail::domain_name::DomainName;
 use mail::ids::{InboxId, uuid_v7};
 use service::clock::Clock;
 use service::shutdown::Shutdown;
@@ -15,7 +17,9 @@ use super::SandboxConfig;
 use super::auth_results::{Dialogue, authentication_results};
 use super::behaviour::Behaviour;
 use super::greylist::Greylist;
-use super::verify::Verifier;
+use super::report::{self, Reported};
+use super::reporter::Reporter;
+use super::verify::{Findings, Verifier};
 use crate::listener::{HandlerReply, MailFrom, Received, SessionHandler};
 
 /// Between two trims; what is kept grows over the limit by what comes in this time.
@@ -28,6 +32,7 @@ pub(super) struct Sandbox {
     clock: Clock,
     verifier: Verifier,
     greylist: Greylist,
+    reporter: Reporter,
     stored: Notify,
 }
 
@@ -38,6 +43,7 @@ impl Sandbox {
         config: SandboxConfig,
         store: Store,
         clock: Clock,
+        reporter: Reporter,
     ) -> Result<Arc<Self>, NetError> {
         Ok(Arc::new(Self {
             config,
@@ -45,6 +51,7 @@ impl Sandbox {
             store,
             clock,
             greylist: Greylist::new(),
+            reporter,
             stored: Notify::new(),
         }))
     }
@@ -80,15 +87,15 @@ impl Sandbox {
     /// Verifies and stores; the row is committed on return.
     async fn keep(&self, received: Received) -> Result<(), StoreError> {
         let findings = self.verifier.check(received.data.clone()).await?;
+        let peer = received.session.peer.ip();
         let (helo, mail_from) = (received.session.helo, received.mail_from.address);
         let dialogue = Dialogue {
             helo: &helo,
             mail_from: &mail_from,
         };
         let results = authentication_results(&self.config.host_name, dialogue, &findings);
-        let unix_ms = u64::try_from(self.clock.unix_ms()).unwrap_or_default();
         let message = SandboxMessage {
-            id: InboxId::from_uuid(uuid_v7(unix_ms, rand::random())),
+            id: InboxId::from_uuid(uuid_v7(self.unix_ms(), rand::random())),
             received_at: self.clock.now(),
             helo,
             mail_from,
@@ -98,7 +105,47 @@ impl Sandbox {
         };
         self.store.add_sandbox_message(&message).await?;
         self.stored.notify_one();
+        self.report(&message, peer, &findings);
         Ok(())
+    }
+
+    /// What comes back about a message that was taken; about a report, nothing does.
+    fn report(&self, message: &SandboxMessage, peer: IpAddr, findings: &Findings) {
+        let Ok(sender) = EmailAddress::parse(&message.mail_from) else {
+            return;
+        };
+        let author = match findings.from.as_slice() {
+            [author] => author.rsplit_once('@').map(|(_, domain)| domain),
+            _ => None,
+        };
+        for recipient in &message.recipients {
+            let Behaviour::Accept {
+                then: Some(kind), ..
+            } = self.behaviour(recipient)
+            else {
+                continue;
+            };
+            let reported = Reported {
+                host_name: &self.config.host_name,
+                sender: &sender,
+                recipient,
+                author_domain: author.filter(|name| DomainName::parse_host(name).is_ok()),
+                peer,
+                received_at: message.received_at,
+                raw: &message.raw,
+            };
+            let name = uuid_v7(self.unix_ms(), rand::random()).simple().to_string();
+            let content = report::write(kind, &reported, &name, self.clock.now());
+            self.reporter.send(sender.clone(), content);
+        }
+    }
+
+    fn behaviour(&self, recipient: &str) -> Behaviour {
+        Behaviour::of(recipient, &self.config.domain)
+    }
+
+    fn unix_ms(&self) -> u64 {
+        u64::try_from(self.clock.unix_ms()).unwrap_or_default()
     }
 }
 
@@ -127,7 +174,7 @@ impl SessionHandler for SandboxHandler {
         if !self.sandbox.takes_mail_for(recipient) {
             return HandlerReply::new(550, Some((5, 7, 1)), "Not a domain of this sandbox");
         }
-        match Behaviour::of(recipient) {
+        match self.sandbox.behaviour(recipient) {
             Behaviour::RefuseRecipient(refusal) => refusal.reply(),
             Behaviour::RefuseFirstTry(refusal)
                 if self
@@ -146,9 +193,9 @@ impl SessionHandler for SandboxHandler {
     async fn on_data(&mut self, received: Received) -> HandlerReply {
         let mut delay = Duration::ZERO;
         for recipient in &received.rcpts {
-            match Behaviour::of(recipient) {
+            match self.sandbox.behaviour(recipient) {
                 Behaviour::RefuseContent(refusal) => return refusal.reply(),
-                Behaviour::Accept { after } => delay = delay.max(after),
+                Behaviour::Accept { after, .. } => delay = delay.max(after),
                 Behaviour::RefuseRecipient(_) | Behaviour::RefuseFirstTry(_) => {}
             }
         }

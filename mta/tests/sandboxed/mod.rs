@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mail::address::EmailAddress;
 use mail::compose::{ComposeContext, compose};
@@ -65,6 +65,8 @@ impl Sandboxed {
         let address = listener.local_addr().unwrap();
         let mut config = SandboxConfig {
             host_name: "sandbox.test".to_owned(),
+            domain: "sandbox.test".parse().unwrap(),
+            reports_to: None,
             domains: None,
             keep: 1_000,
         };
@@ -159,6 +161,19 @@ impl Sandboxed {
             kept.extend(self.store.sandbox_message(summary.id).await.unwrap());
         }
         kept
+    }
+
+    /// All that is kept, newest first, once these many are.
+    pub(crate) async fn kept_are(&self, count: usize) -> Vec<SandboxMessage> {
+        let begun = Instant::now();
+        loop {
+            let kept = self.kept().await;
+            if kept.len() == count {
+                return kept;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{} are kept", kept.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Sends `mail` and returns what is found about it, without the parts on SPF and DMARC.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use api::keys::KeyMode;
 use mail::domain_name::DomainName;
-use service::config::{Config, Host, HostPort, RouteDomain};
+use service::config::{Config, Host, HostName, HostPort, RouteDomain};
 use service::pg_cluster::{ClusterOptions, Durability, PgCluster, default_base_dir};
 use service::shutdown::Shutdown;
 use service::telemetry;
@@ -96,12 +96,10 @@ async fn serve(
     let sandbox = bound.sandbox_smtp.context("the sandbox has no port")?;
     let public_url = format!("http://{}", reachable(api));
     config.api.public_url = public_url.parse().map_err(|wrong: String| anyhow!(wrong))?;
-    let own = RouteDomain::Only(config.sandbox.domain.clone());
-    config
-        .mta
-        .routes
-        .entry(own)
-        .or_insert_with(|| to_address(sandbox));
+    for domain in sandbox_domains(&config.sandbox.domain)? {
+        let route = config.mta.routes.entry(RouteDomain::Only(domain));
+        route.or_insert_with(|| to_address(sandbox));
+    }
 
     let around = Surroundings {
         offline: true,
@@ -207,6 +205,17 @@ async fn provision(foundation: &Foundation, config: &Config, keys: &DevKeys) -> 
         .context("[sandbox] domain cannot be used")?;
     provisioner.domain(account.no, &domain).await?;
     Ok(())
+}
+
+/// The sandbox's domain, and those below it that behave in a way of their own.
+fn sandbox_domains(own: &HostName) -> anyhow::Result<Vec<HostName>> {
+    let below = mta::sandbox::behaviours().map(|word| format!("{word}.{own}").parse());
+    let below: Result<Vec<_>, String> = below.collect();
+    let mut domains = below
+        .map_err(|wrong| anyhow!(wrong))
+        .context("[sandbox] domain is too long")?;
+    domains.push(own.clone());
+    Ok(domains)
 }
 
 /// An address that a client on this machine can use.

@@ -69,7 +69,7 @@ Look into the sandbox's inbox, here or in a browser:
   curl -s '{inbox_url}'
 
 The sandbox answers as the recipient's name says: delivered@, greylist@, mailbox-full@, unknown@,
-tempfail@, slow@, spam-block@{sandbox_domain}.
+tempfail@, slow@, spam-block@, bounce-later@, complaint@{sandbox_domain}. See docs/sandbox.md.
 "#
         )
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use api::{ApiMetrics, AppState};
+use mail::domain_name::DomainName;
 use mail::ids::NodeId;
 use mta::sandbox::{self, SandboxConfig};
 use mta::state_dir::StateDir;
@@ -115,7 +116,7 @@ impl Platform {
             checks.push(spawn_mta(&mut running, mta));
         }
         if let Some(listener) = listeners.sandbox {
-            spawn_sandbox(config, listener, &foundation, &support);
+            spawn_sandbox(config, listener, &foundation, &support)?;
         }
         let mut worker_state = None;
         if roles.worker {
@@ -249,9 +250,12 @@ fn spawn_sandbox(
     listener: TcpListener,
     foundation: &Foundation,
     support: &Shutdown,
-) {
+) -> anyhow::Result<()> {
     let sandbox = SandboxConfig {
         host_name: format!("mx.{}", config.sandbox.domain),
+        domain: DomainName::parse(&config.sandbox.domain.to_string())
+            .context("[sandbox] domain cannot be used")?,
+        reports_to: config.sandbox.reports_to,
         // Mail of test keys comes here, whoever it is for.
         domains: None,
         keep: SANDBOX_KEPT,
@@ -269,6 +273,7 @@ fn spawn_sandbox(
             tracing::error!(%error, "the sandbox ended");
         }
     });
+    Ok(())
 }
 
 fn spawn_worker(running: &mut Running, settings: WorkerConfig, foundation: &Foundation) {

@@ -122,6 +122,8 @@ sections! {
         listen: SocketAddr = loopback(2526),
         /// Its domain; reserved for tests (RFC 2606).
         domain: HostName = parsed("sandbox.test"),
+        /// SMTP server that gets the reports of bounce-later@ and complaint@; none: the sandbox.
+        reports_to: Option<SocketAddr> = None,
     }
 
     /// `[worker]`: webhooks and other background duties.
