@@ -1,4 +1,4 @@
-//! Foreign mail servers for the tests: Postfix, Exim and OpenSMTPD, unpacked and not installed.
+//! Foreign servers for the tests: Postfix, Exim, OpenSMTPD and Prometheus, unpacked and not installed.
 //!
 //! Layout of the directory named by POSTRIDER_PEERS: `<peer>/root` is the unpacked tree, with the
 //! libraries it misses here; `nss-wrapper/root`, `passwd` and `group` make the users known that
@@ -21,7 +21,7 @@ struct Peer {
 }
 
 /// The wrapper comes first: Exim does not even tell its version without its user.
-const PEERS: [Peer; 4] = [
+const PEERS: [Peer; 5] = [
     Peer {
         name: "nss-wrapper",
         package: "libnss-wrapper",
@@ -41,6 +41,11 @@ const PEERS: [Peer; 4] = [
         name: "opensmtpd",
         package: "opensmtpd",
         check: &["usr/sbin/smtpd", "-h"],
+    },
+    Peer {
+        name: "prometheus",
+        package: "prometheus",
+        check: &["usr/bin/prometheus", "--version"],
     },
 ];
 
@@ -81,7 +86,7 @@ pub(crate) fn ensure() -> Outcome<PathBuf> {
     }
     if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
         eprintln!(
-            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim and OpenSMTPD are skipped"
+            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim, OpenSMTPD and Prometheus are skipped"
         );
         return Ok(dir);
     }
@@ -128,6 +133,8 @@ fn with_missing_libraries(package: &str) -> BTreeSet<String> {
         let listed = ask(Command::new("apt-cache").args(["depends", &name])).unwrap_or_default();
         open.extend(
             parse_depends(&listed)
+                // Scripts for browsers (libjs-*) are only for the pages of a server.
+                .filter(|found| !found.starts_with("libjs-"))
                 .filter(|found| found.starts_with("lib") || *found == "exim4-base")
                 .filter(|found| !is_installed(found))
                 .map(str::to_owned),

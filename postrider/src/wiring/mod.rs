@@ -96,11 +96,13 @@ impl Foundation {
         let store = Self::connect_store(config, &name).await?;
         prepare_database(&store, &clock).await?;
         check_master_key(&store, &sealer).await?;
+        let metrics = Metrics::new();
+        metrics.follow_process()?;
         Ok(Self {
             store,
             sealer,
             clock,
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(metrics),
             shutdown,
         })
     }
