@@ -1,13 +1,14 @@
 //! The command line of `postrider admin`, and its manual.
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
-use crate::cli::ConfigArgs;
+use clap::{Args, Subcommand};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdminArgs {
-    #[command(flatten)]
-    pub(crate) config: ConfigArgs,
+    /// Configuration file (TOML); without it, defaults and POSTRIDER_* variables
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_CONFIG", global = true)]
+    pub(super) config: Option<PathBuf>,
 
     /// Print JSON: an object for what was made or changed, an array for a list
     #[arg(long, global = true)]

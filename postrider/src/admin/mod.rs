@@ -29,7 +29,7 @@ const NAME_CHARS_MAX: usize = 100;
 /// # Errors
 /// The configuration is wrong, the database fails, or what was asked for does not exist.
 pub(crate) async fn run(args: AdminArgs) -> anyhow::Result<()> {
-    let config = Config::load(args.config.config.as_deref())?;
+    let config = Config::load(args.config.as_deref())?;
     telemetry::start(&config.log)?;
     let clock = config.open_clock(false)?;
     let foundation = Foundation::lay(&config, clock, Shutdown::new()).await?;
