@@ -13,6 +13,7 @@ const QUEUE_TIME_BUCKETS: &[f64] = &[
 pub(crate) struct MtaMetrics {
     pub(crate) outcomes: IntCounterVec,
     pub(crate) attempts: HistogramVec,
+    pub(crate) failures: IntCounterVec,
     pub(crate) queue_time: Histogram,
     pub(crate) ambiguous: IntCounter,
     pub(crate) intent_batch: Histogram,
@@ -46,6 +47,11 @@ impl MtaMetrics {
                 "Duration of delivery attempts, from work to reply.",
                 SECONDS_BUCKETS,
                 &["outcome"],
+            )?,
+            failures: metrics.counters(
+                "attempt_failures_total",
+                "Settled failures by event type and class of the cause.",
+                &["outcome", "class"],
             )?,
             queue_time: metrics.histogram(
                 "queue_time_seconds",

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use service::config::{HostPort, RouteDomain};
 
+use crate::admin::AdminArgs;
 use crate::bench::BenchArgs;
 use crate::sink::SinkArgs;
 
@@ -77,6 +78,22 @@ pub(crate) enum Command {
         after_help = "Example: postrider account --config /etc/postrider.toml --name acme --domain mail.acme.example"
     )]
     Account(AccountArgs),
+    /// Set up and look at accounts, keys, domains, pools and sources, as the operator.
+    ///
+    /// Works on the database of the configuration and needs its master key, but no running
+    /// process; running ones see changes within 10 seconds. Prints a table, or with --json an
+    /// object or array. After `postrider migrate`, these three bring a new installation to its
+    /// first mail:
+    ///
+    /// postrider admin account create acme;
+    /// postrider admin domain create mail.acme.example --account acme;
+    /// postrider admin key create --account acme
+    #[command(after_help = "Examples:\n  \
+                      postrider admin --config /etc/postrider/postrider.toml account create acme\n  \
+                      postrider admin key create --account acme --scope emails:send\n  \
+                      postrider admin key list --json\n\n\
+                      Without --config the file is that of the variable POSTRIDER_CONFIG.")]
+    Admin(AdminArgs),
     /// Print the HTTP contract (OpenAPI, YAML).
     #[command(after_help = "Example: postrider openapi > openapi.yaml")]
     Openapi,

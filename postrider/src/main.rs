@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod account;
+mod admin;
 mod bench;
 mod cli;
 mod dev;
@@ -23,7 +24,6 @@ use service::config::ConfigError;
 use service::shutdown::Shutdown;
 
 use cli::{Cli, Command};
-use wiring::Misconfigured;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::report(&error);
-            if error.is::<ConfigError>() || error.is::<Misconfigured>() {
+            if error.is::<ConfigError>() {
                 ExitCode::from(EXIT_USAGE)
             } else {
                 ExitCode::FAILURE
@@ -51,6 +51,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Openapi => openapi::run(),
         Command::Account(args) => on_runtime(account::run(args)),
+        Command::Admin(args) => on_runtime(admin::run(args)),
         Command::Migrate(args) => on_runtime(migrate::run(args)),
         Command::Serve(args) => on_runtime(serve::run(args)),
         Command::Dev(args) => on_runtime(dev::run(args)),

@@ -13,7 +13,7 @@ use store::{Account, AccountNo, Sealer, SenderDomain, Store, StoreError};
 use crate::wiring::new_uuid;
 
 /// What an owner's key may do: everything in its account.
-const SCOPES: [&str; 10] = [
+pub(crate) const SCOPES: [&str; 10] = [
     "emails:send",
     "emails:read",
     "domains:*",

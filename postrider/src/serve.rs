@@ -1,8 +1,10 @@
 //! `postrider serve`: one process of a platform, with the roles it was given, until a signal.
 
+use std::path::Path;
+
 use anyhow::Context;
 use serde_json::json;
-use service::config::Config;
+use service::config::{Config, ConfigError};
 use service::shutdown::Shutdown;
 use service::telemetry;
 
@@ -22,10 +24,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         ..Surroundings::default()
     };
     if args.check_config {
-        let config = Config::check(file, args.test_clock)?;
-        wiring::check(&config, roles, &around)?;
-        output::line("the configuration is right")?;
-        return Ok(());
+        return check(file, roles, &around);
     }
     let config = Config::load(file)?;
     let clock = config.open_clock(args.test_clock)?;
@@ -42,6 +41,22 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     announce(&platform, args.json)?;
     platform.finish().await?;
     tracing::info!("stopped; outcomes that are not settled are in the journal");
+    Ok(())
+}
+
+/// All mistakes at once, also those that only this role or that would notice.
+fn check(file: Option<&Path>, roles: Roles, around: &Surroundings) -> anyhow::Result<()> {
+    let (config, mut problems) = Config::inspect(file, around.test_clock)?;
+    for problem in wiring::problems(&config, roles, around) {
+        // A value that does not even parse was left out, and is not missing.
+        if !problems.iter().any(|known| known.key == problem.key) {
+            problems.push(problem);
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError::Problems(problems).into());
+    }
+    output::line("the configuration is right")?;
     Ok(())
 }
 

@@ -13,6 +13,7 @@ pub mod health;
 pub mod metrics;
 pub mod pg_cluster;
 mod process;
+mod process_metrics;
 pub mod redis_server;
 pub mod resolver;
 pub mod shutdown;

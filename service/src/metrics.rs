@@ -9,6 +9,8 @@ use prometheus::{
 
 pub use prometheus;
 
+use crate::process_metrics::ProcessMetrics;
+
 /// Put before every metric name.
 const NAMESPACE: &str = "postrider";
 
@@ -43,6 +45,19 @@ impl Metrics {
     /// An empty registry.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Shows what the process itself uses, under the usual names (`process_cpu_seconds_total`, ...).
+    ///
+    /// # Errors
+    /// It was done before.
+    pub fn follow_process(&self) -> Result<(), MetricsError> {
+        let made = ProcessMetrics::new();
+        made.and_then(|process| self.registry.register(Box::new(process)))
+            .map_err(|source| MetricsError {
+                name: "process_cpu_seconds_total".to_owned(),
+                source,
+            })
     }
 
     /// A count that only grows.
@@ -218,6 +233,27 @@ mod tests {
                 "{line} is not in\n{text}"
             );
         }
+    }
+
+    #[test]
+    fn the_process_is_shown_once() {
+        let metrics = Metrics::new();
+        metrics.follow_process().unwrap();
+        assert!(metrics.follow_process().is_err());
+        let text = metrics.render();
+        for name in [
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+        ] {
+            let mut lines = text.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+            assert!(
+                value.is_some_and(|value| value >= 0.0),
+                "{name} is not in\n{text}"
+            );
+        }
+        assert!(!text.contains("process_resident_memory_bytes 0"), "{text}");
     }
 
     #[test]

@@ -40,6 +40,17 @@ pub enum TelemetryError {
     AlreadyStarted(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Whether logging could be started so; starts nothing. The error goes well after the key's name.
+///
+/// # Errors
+/// The filter does not parse.
+pub fn check(log: &LogConfig) -> Result<(), String> {
+    EnvFilter::try_new(&log.filter).map(drop).map_err(|wrong| {
+        let filter = &log.filter;
+        format!("{filter:?} is not a filter ({wrong}): write for example \"info,mta=debug\"")
+    })
+}
+
 /// Starts logging for the whole process. To be called once, by `main`.
 ///
 /// # Errors

@@ -31,6 +31,7 @@ pub mod key;
 pub mod lease;
 pub mod message;
 pub mod numbers;
+pub mod operator;
 mod partitions;
 pub mod pool;
 pub mod queue;
@@ -81,6 +82,7 @@ pub use numbers::{
     AccountNo, DomainNo, EndpointNo, Epoch, EventFlags, MessageFlags, PoolNo, QueueFlags,
     RecipientDomainNo, ShardNo, StreamNo, micros,
 };
+pub use operator::{AccountRecord, KeyRecord, KeysToEnd, SourceRecord};
 pub use pool::{Pool, PoolKind};
 pub use queue::{Cursor, DeliveryKey, Fence, QueueDepth, QueueRow, RowRef};
 pub use redis_wake::RedisWake;

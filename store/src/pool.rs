@@ -26,6 +26,14 @@ impl PoolKind {
             Self::Sandbox => 1,
         }
     }
+
+    pub(crate) fn from_code(code: i16) -> Result<Self, StoreError> {
+        match code {
+            0 => Ok(Self::Direct),
+            1 => Ok(Self::Sandbox),
+            other => Err(StoreError::corrupt("pool kind", other)),
+        }
+    }
 }
 
 /// A set of egress sources.
@@ -45,16 +53,11 @@ type Columns = (i32, Uuid, String, i16);
 
 impl Pool {
     fn from_columns((no, id, name, kind): Columns) -> Result<Self, StoreError> {
-        let kind = match kind {
-            0 => PoolKind::Direct,
-            1 => PoolKind::Sandbox,
-            other => return Err(StoreError::corrupt("pool kind", other)),
-        };
         Ok(Self {
             no: PoolNo(no),
             id: PoolId::from_uuid(id),
             name,
-            kind,
+            kind: PoolKind::from_code(kind)?,
         })
     }
 }

@@ -22,6 +22,8 @@ pub struct Node {
     pub started_at: Instant,
     /// Its configuration file.
     pub config: PathBuf,
+    /// Settings that win over the file, from the next start on.
+    pub environment: Vec<(String, String)>,
     roles: String,
     log: PathBuf,
     child: Option<Child>,
@@ -41,6 +43,7 @@ impl Node {
             started_at,
             roles,
             config,
+            environment: Vec::new(),
             log,
             child: None,
         }
@@ -79,6 +82,7 @@ impl Node {
                 command.env_remove(name);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.started_at = Instant::now();
         self.child = Some(command.spawn().unwrap());
     }

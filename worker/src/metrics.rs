@@ -93,6 +93,8 @@ impl WebhookMetrics {
 pub(crate) struct UpkeepMetrics {
     /// Rows that no partition took; anything but 0 is an alarm.
     pub(crate) default_partition_rows: IntGauge,
+    /// Shards whose mail nobody sends.
+    pub(crate) shards_unowned: IntGauge,
     /// Age of the oldest open write transaction: webhooks cannot be ahead of it.
     pub(crate) oldest_write_seconds: Gauge,
 }
@@ -105,6 +107,10 @@ impl UpkeepMetrics {
             default_partition_rows: metrics.gauge(
                 "default_partition_rows",
                 "Rows in DEFAULT partitions: must be 0, else day partitions were missing.",
+            )?,
+            shards_unowned: metrics.gauge(
+                "shards_unowned",
+                "Shards that no living MTA node owns: their mail waits.",
             )?,
             oldest_write_seconds: metrics.fraction(
                 "oldest_write_transaction_seconds",

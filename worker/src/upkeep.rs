@@ -36,6 +36,8 @@ const DISABLED_CALLS_KEPT: time::Duration = time::Duration::days(3);
 const FORGOTTEN_AT_ONCE: i64 = 5_000;
 /// Newest messages the sandbox keeps.
 const SANDBOX_KEPT: i64 = 1_000;
+/// The one queue group that the schema knows.
+const QUEUE_GROUP: i16 = 0;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -62,6 +64,8 @@ impl Upkeep {
             self.repeat("webhooks", HOUR, || self.trim_webhooks()),
             self.repeat("write_age", Duration::from_secs(15), || self
                 .measure_write_age()),
+            self.repeat("unowned_shards", Duration::from_secs(15), || self
+                .count_unowned_shards()),
         );
     }
 
@@ -152,6 +156,17 @@ impl Upkeep {
         self.metrics
             .oldest_write_seconds
             .set(age.map_or(0.0, |age| age.as_secs_f64()));
+        Ok(())
+    }
+
+    async fn count_unowned_shards(&self) -> Result<(), StoreError> {
+        let shards = self.store.shards(QUEUE_GROUP).await?;
+        let unowned = shards
+            .iter()
+            .filter(|shard| shard.owner.is_none() || shard.lapsed)
+            .count();
+        let unowned = i64::try_from(unowned).unwrap_or(i64::MAX);
+        self.metrics.shards_unowned.set(unowned);
         Ok(())
     }
 }

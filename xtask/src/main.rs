@@ -47,9 +47,10 @@ enum Task {
     Dev(Forwarded),
     /// Run the tests against a real PostgreSQL, Redis and mail servers.
     ///
-    /// Unpacks Postfix, Exim, OpenSMTPD and Chromium into target/peers (nothing is installed; skipped
-    /// loudly where apt is absent), builds postrider, then runs all tests with cargo-nextest if
-    /// it is there, else with cargo test. The first build takes about 5 to 8 minutes on 2 cores.
+    /// Unpacks Postfix, Exim, OpenSMTPD, Prometheus and Chromium into target/peers (nothing is
+    /// installed; skipped loudly where apt is absent), builds postrider, then runs all tests with
+    /// cargo-nextest if it is there, else with cargo test. The first build takes about 5 to 8
+    /// minutes on 2 cores.
     #[command(
         after_help = "Examples:\n  cargo xtask test                 everything but the fault runs\n  \
                             cargo xtask test greylist shape  tests whose names contain one of these\n  \
@@ -73,7 +74,7 @@ enum Task {
     /// One crypto library; every file says what it is for; SQL only in `store`; no clock but
     /// service::clock; layers; sizes. Each finding names the file, the line and what to do.
     Tidy,
-    /// Find or install what tests and `dev` need, unpack the mail servers of the tests.
+    /// Find or install what tests and `dev` need, unpack the other servers of the tests.
     Bootstrap,
 }
 

@@ -1,5 +1,5 @@
 //! Foreign programs for the tests, unpacked and not installed: the mail servers Postfix, Exim and
-//! OpenSMTPD, and the browser Chromium with its driver.
+//! OpenSMTPD, Prometheus, and the browser Chromium with its driver.
 //!
 //! Layout of the directory named by POSTRIDER_PEERS: `<peer>/root` is the unpacked tree, with the
 //! libraries it misses here; `nss-wrapper/root`, `passwd` and `group` make the users known that
@@ -22,7 +22,7 @@ struct Peer {
 }
 
 /// The wrapper comes first: Exim does not even tell its version without its user.
-const PEERS: [Peer; 5] = [
+const PEERS: [Peer; 6] = [
     Peer {
         name: "nss-wrapper",
         package: "libnss-wrapper",
@@ -47,6 +47,11 @@ const PEERS: [Peer; 5] = [
         name: "chromium",
         package: "chromium-driver",
         check: &["usr/lib/chromium/chromium", "--version"],
+    },
+    Peer {
+        name: "prometheus",
+        package: "prometheus",
+        check: &["usr/bin/prometheus", "--version"],
     },
 ];
 
@@ -95,7 +100,8 @@ pub(crate) fn ensure() -> Outcome<PathBuf> {
     }
     if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
         eprintln!(
-            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim, OpenSMTPD and Chromium are skipped"
+            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim, OpenSMTPD, Prometheus and \
+             Chromium are skipped"
         );
         return Ok(dir);
     }
@@ -142,6 +148,8 @@ fn with_missing_libraries(package: &str) -> BTreeSet<String> {
         let listed = ask(Command::new("apt-cache").args(["depends", &name])).unwrap_or_default();
         open.extend(
             parse_depends(&listed)
+                // Scripts for browsers (libjs-*) are only for the pages of a server.
+                .filter(|found| !found.starts_with("libjs-"))
                 .filter(|found| found.starts_with("lib") || OWN_PARTS.contains(found))
                 .filter(|found| !is_installed(found))
                 .map(str::to_owned),

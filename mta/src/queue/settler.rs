@@ -323,6 +323,12 @@ fn count(node: &Node, settlement: &Settlement) {
         .outcomes
         .with_label_values(&[event.kind.as_str()])
         .inc();
+    if let Some(class) = event.class {
+        node.metrics
+            .failures
+            .with_label_values(&[event.kind.as_str(), class.as_str()])
+            .inc();
+    }
     if ambiguous && event.kind == EventType::EmailDeferred {
         node.metrics.ambiguous.inc();
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use mail::ids::{PoolId, uuid_v7};
 use service::clock::Clock;
-use service::config::Config;
+use service::config::{Config, ConfigError, Problem};
 use service::metrics::Metrics;
 use service::shutdown::Shutdown;
 use store::{PoolKind, Sealer, Store, StoreError, StoreOptions};
@@ -34,23 +34,41 @@ const CONTENT_DAYS: std::ops::RangeInclusive<i64> = 8..=31;
 /// The pool of test keys.
 const SANDBOX_POOL: &str = "sandbox";
 
-/// The configuration lacks something that a role needs, or names something unusable.
-#[derive(Debug, thiserror::Error)]
-#[error("the configuration cannot be used for these roles")]
-pub(crate) struct Misconfigured;
-
 /// Whether the roles can be set up with this configuration; connects to nothing.
 ///
 /// # Errors
-/// [`Misconfigured`], with the key and what to write as its cause.
-pub(crate) fn check(config: &Config, roles: Roles, around: &Surroundings) -> anyhow::Result<()> {
-    let checked = secrets::sealer(&config.secrets).and_then(|_| {
-        if roles.mta {
-            settings::mta(config, around, None)?;
-        }
-        Ok(())
-    });
-    checked.context(Misconfigured)
+/// Every key that is missing or cannot be used, and what to write.
+pub(crate) fn check(
+    config: &Config,
+    roles: Roles,
+    around: &Surroundings,
+) -> Result<(), ConfigError> {
+    match problems(config, roles, around) {
+        problems if problems.is_empty() => Ok(()),
+        problems => Err(ConfigError::Problems(problems)),
+    }
+}
+
+/// What [`check`] finds, as a list.
+pub(crate) fn problems(config: &Config, roles: Roles, around: &Surroundings) -> Vec<Problem> {
+    let sealer = secrets::sealer(&config.secrets).err();
+    let mut found: Vec<_> = sealer
+        .map(|error| ("secrets.master_key_file", error))
+        .into_iter()
+        .collect();
+    if roles.mta {
+        found.extend(settings::mta_problems(config, around));
+    }
+    found
+        .into_iter()
+        .map(|(key, error)| {
+            let told = format!("{error:#}");
+            // The errors name the key as it stands in the file, which the list does already.
+            let in_file = key.replacen('.', "] ", 1);
+            let wrong = told.strip_prefix(&format!("[{in_file} ")).unwrap_or(&told);
+            Problem::new(key, wrong)
+        })
+        .collect()
 }
 
 /// What all roles of a process share.
@@ -78,11 +96,13 @@ impl Foundation {
         let store = Self::connect_store(config, &name).await?;
         prepare_database(&store, &clock).await?;
         check_master_key(&store, &sealer).await?;
+        let metrics = Metrics::new();
+        metrics.follow_process()?;
         Ok(Self {
             store,
             sealer,
             clock,
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(metrics),
             shutdown,
         })
     }

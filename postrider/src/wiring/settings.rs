@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use api::ApiConfig;
 use mail::domain_name::DomainName;
+use mail::verp::VerpKey;
 use mta::journal::JournalConfig;
 use mta::routing::{RoutingConfig, parse_route};
 use mta::smtp::Deadlines;
@@ -86,6 +87,29 @@ pub(crate) fn mta(
         },
         real_time: !around.test_clock,
     })
+}
+
+/// Every key that keeps [`mta`] from working, with the reason.
+pub(super) fn mta_problems(
+    config: &Config,
+    around: &Surroundings,
+) -> Vec<(&'static str, anyhow::Error)> {
+    let checked = [
+        ("node.group", queue_group(&config.node.group).err()),
+        ("mta.routes", routing(config, around).err()),
+        (
+            "return_path.domain",
+            required_return_path_domain(config).err(),
+        ),
+        (
+            "return_path.keys_file",
+            required_return_path_key(config).err(),
+        ),
+    ];
+    let wrong = checked.into_iter();
+    wrong
+        .filter_map(|(key, error)| Some((key, error?)))
+        .collect()
 }
 
 /// Name of this node for people: as configured, or the host's.
@@ -171,24 +195,31 @@ pub(crate) fn resolver(config: &Config, around: &Surroundings) -> anyhow::Result
 }
 
 fn return_path(config: &Config) -> anyhow::Result<ReturnPath> {
+    Ok(ReturnPath {
+        domain: required_return_path_domain(config)?,
+        key: Arc::new(required_return_path_key(config)?),
+    })
+}
+
+fn required_return_path_domain(config: &Config) -> anyhow::Result<DomainName> {
     let domain = config.return_path.domain.as_ref().ok_or_else(|| {
         anyhow!(
             "[return_path] domain is not set: name the domain that bounces come back to, such as \
              bounces.example.com; its MX must point to this platform"
         )
     })?;
+    DomainName::parse(&domain.to_string())
+        .with_context(|| format!("[return_path] domain {domain} cannot be used"))
+}
+
+fn required_return_path_key(config: &Config) -> anyhow::Result<VerpKey> {
     let keys_file = config.return_path.keys_file.as_deref().ok_or_else(|| {
         anyhow!(
             "[return_path] keys_file is not set: name a file with 32 random octets in base64, \
              the same on all nodes"
         )
     })?;
-    let domain = DomainName::parse(&domain.to_string())
-        .with_context(|| format!("[return_path] domain {domain} cannot be used"))?;
-    Ok(ReturnPath {
-        domain,
-        key: Arc::new(secrets::return_path_key(keys_file)?),
-    })
+    secrets::return_path_key(keys_file)
 }
 
 fn deadlines(config: &DeadlinesConfig) -> Deadlines {

@@ -54,7 +54,8 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    pub(super) fn new(key: &str, wrong: impl Into<String>) -> Self {
+    /// A problem with the key `key` (`section.key`), found by whoever uses its value.
+    pub fn new(key: &str, wrong: impl Into<String>) -> Self {
         Self {
             key: key.to_owned(),
             place: None,

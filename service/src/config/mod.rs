@@ -5,6 +5,7 @@
 //! and tables are written as in TOML: `POSTRIDER_MTA__ROUTES={"*"="127.0.0.1:2525"}`.
 
 mod error;
+mod reader;
 mod sections;
 mod urls;
 mod values;
@@ -12,13 +13,10 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
-use figment::value::Value;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
@@ -31,6 +29,8 @@ pub use urls::{DatabaseUrl, PublicUrl, RedisUrl};
 pub use values::{Host, HostName, HostPort, Network, RouteDomain, Seconds};
 
 use crate::clock::Clock;
+use crate::telemetry;
+use reader::Reader;
 
 /// Put before every key in the environment.
 pub const ENV_PREFIX: &str = "POSTRIDER_";
@@ -76,6 +76,11 @@ impl Config {
     /// The file cannot be read, is not TOML, or has problems: all of them at once, each with its
     /// key, where it stands and what to write instead.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (config, problems) = Self::load_lenient(path)?;
+        or_problems(config, problems)
+    }
+
+    fn load_lenient(path: Option<&Path>) -> Result<(Self, Vec<Problem>), ConfigError> {
         let text = match path {
             Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
                 path: path.to_owned(),
@@ -84,7 +89,9 @@ impl Config {
             None => String::new(),
         };
         let name = path.map_or_else(String::new, |path| path.display().to_string());
-        Self::read(&name, &text)
+        let (mut config, mut problems) = Self::parse(&name, &text);
+        problems.extend(config.database.read_password().err());
+        Ok((config, problems))
     }
 
     /// [`Config::load`], and looks whether the files it names are there. For `--check-config`.
@@ -92,14 +99,28 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn check(path: Option<&Path>, test_clock: bool) -> Result<Self, ConfigError> {
-        let config = Self::load(path)?;
-        let mut problems = config.check_files();
-        problems.extend(config.check_test_clock(test_clock).err());
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError::Problems(problems))
+        let (config, problems) = Self::inspect(path, test_clock)?;
+        or_problems(config, problems)
+    }
+
+    /// Everything that is wrong, beside the configuration as it would be without the wrong keys:
+    /// so that whoever knows more about it can look for more.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn inspect(
+        path: Option<&Path>,
+        test_clock: bool,
+    ) -> Result<(Self, Vec<Problem>), ConfigError> {
+        let (config, mut problems) = Self::load_lenient(path)?;
+        for problem in config.check_files() {
+            // A password file that cannot be read was noticed when it was read.
+            if !problems.iter().any(|known| known.key == problem.key) {
+                problems.push(problem);
+            }
         }
+        problems.extend(config.check_test_clock(test_clock).err());
+        Ok((config, problems))
     }
 
     /// The clock this configuration asks for. `test_clock` says whether the process was started
@@ -116,7 +137,9 @@ impl Config {
         }
     }
 
-    fn read(name: &str, text: &str) -> Result<Self, ConfigError> {
+    /// What `text` and the environment say, without the keys that are wrong, and what is wrong
+    /// with these.
+    fn parse(name: &str, text: &str) -> (Self, Vec<Problem>) {
         // Variables of other tools start with our prefix too; keys always have a section.
         let environment = Env::prefixed(ENV_PREFIX)
             .filter(|key| key.as_str().contains(ENV_SEPARATOR))
@@ -144,10 +167,8 @@ impl Config {
         };
         reader.other_sections();
         reader.problems.extend(config.contradictions());
-        if reader.problems.is_empty() {
-            return Ok(config);
-        }
-        Err(ConfigError::Problems(reader.problems))
+        let problems = reader.problems;
+        (config, problems)
     }
 
     /// Values that are right alone and wrong together.
@@ -166,6 +187,9 @@ impl Config {
                 "is shorter than mta.lease_ttl_secs: a node could not come back in time; write \
                  at least as much",
             ));
+        }
+        if let Err(wrong) = telemetry::check(&self.log) {
+            problems.push(Problem::new("log.filter", wrong));
         }
         if self.node.group.is_empty() || self.node.group.len() > 63 {
             problems.push(Problem::new("node.group", "must have 1 to 63 characters"));
@@ -186,6 +210,7 @@ impl Config {
 
     fn check_files(&self) -> Vec<Problem> {
         let named = [
+            ("database.password_file", &self.database.password_file),
             ("return_path.keys_file", &self.return_path.keys_file),
             ("secrets.master_key_file", &self.secrets.master_key_file),
             ("test.clock_file", &self.test.clock_file),
@@ -210,44 +235,11 @@ impl Config {
     }
 }
 
-/// Takes the sections one by one, so that every section's first problem is reported, not only
-/// the first of all.
-struct Reader<'a> {
-    figment: &'a Figment,
-    file: &'a str,
-    problems: Vec<Problem>,
-}
-
-impl Reader<'_> {
-    fn section<T: DeserializeOwned + Default>(&mut self, name: &str) -> T {
-        if !self.figment.contains(name) {
-            return T::default();
-        }
-        self.figment.extract_inner(name).unwrap_or_else(|error| {
-            self.problems
-                .push(Problem::from_figment(error, name, self.figment, self.file));
-            T::default()
-        })
+fn or_problems(config: Config, problems: Vec<Problem>) -> Result<Config, ConfigError> {
+    if problems.is_empty() {
+        return Ok(config);
     }
-
-    fn other_sections(&mut self) {
-        match self.figment.extract::<BTreeMap<String, Value>>() {
-            Ok(found) => {
-                let known = SECTIONS;
-                for name in found.keys().filter(|name| !known.contains(&name.as_str())) {
-                    let known = known.join("], [");
-                    let wrong = format!("is not a section: remove it; there are [{known}]");
-                    self.problems.push(Problem::new(name, wrong));
-                }
-            }
-            // Not TOML: then each section failed the same way. Say it once.
-            Err(error) => {
-                self.problems.clear();
-                self.problems
-                    .push(Problem::from_figment(error, "", self.figment, self.file));
-            }
-        }
-    }
+    Err(ConfigError::Problems(problems))
 }
 
 const SECTIONS: [&str; 13] = [

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::Problem;
 use super::urls::{DatabaseUrl, PublicUrl, RedisUrl};
 use super::values::{HostName, HostPort, Network, RouteDomain, Seconds};
 use crate::telemetry::LogFormat;
@@ -36,6 +37,8 @@ sections! {
     DatabaseConfig {
         /// How to reach it.
         url: DatabaseUrl = parsed("postgres://postrider@localhost:5432/postrider"),
+        /// File of the password, in place of the one in the URL. Already read: `url` has it.
+        password_file: Option<PathBuf> = None,
         /// Most connections of this process, all roles together.
         max_connections: NonZeroU32 = nonzero_u32(20),
     }
@@ -187,6 +190,36 @@ pub struct SourceConfig {
     pub address: IpAddr,
     /// Name said in EHLO; its A/AAAA and the address's PTR should match it.
     pub ehlo: HostName,
+}
+
+impl DatabaseConfig {
+    /// Puts the password of the file into the URL. The password is in no error.
+    pub(super) fn read_password(&mut self) -> Result<(), Problem> {
+        let Some(path) = &self.password_file else {
+            return Ok(());
+        };
+        let file = path.display();
+        let problem = |wrong: String| Problem::new("database.password_file", wrong);
+        let text = std::fs::read_to_string(path).map_err(|wrong| {
+            problem(format!(
+                "{file} cannot be read ({wrong}): create it with the password in it, readable \
+                 by this user, or correct the path"
+            ))
+        })?;
+        let password = text.trim_end_matches(['\r', '\n']);
+        if password.is_empty() || password.contains(['\r', '\n', '\0']) {
+            return Err(problem(format!(
+                "{file} is not one line: write the password into it, and nothing else"
+            )));
+        }
+        self.url = self.url.replace_password(password).ok_or_else(|| {
+            let url = &self.url;
+            problem(format!(
+                "cannot be used with {url}: name user and host there, postgres://user@host/database"
+            ))
+        })?;
+        Ok(())
+    }
 }
 
 fn parsed<T: std::str::FromStr<Err = String>>(default: &'static str) -> T {

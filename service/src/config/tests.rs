@@ -1,7 +1,13 @@
 //! The published default file and the code say the same; mistakes are explained.
 
 use super::*;
+use figment::value::Value;
 use std::path::PathBuf;
+
+fn read(name: &str, text: &str) -> Result<Config, ConfigError> {
+    let (config, problems) = Config::parse(name, text);
+    or_problems(config, problems)
+}
 
 fn default_toml() -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/default.toml");
@@ -49,7 +55,7 @@ fn named(text: &str) -> Vec<(String, bool)> {
 }
 
 fn problems(text: &str) -> Vec<String> {
-    match Config::read("postrider.toml", text) {
+    match read("postrider.toml", text) {
         Err(ConfigError::Problems(problems)) => problems.iter().map(Problem::to_string).collect(),
         other => panic!("expected problems, got {other:?}"),
     }
@@ -57,9 +63,9 @@ fn problems(text: &str) -> Vec<String> {
 
 #[test]
 fn the_default_file_equals_the_defaults_and_so_does_no_file() {
-    let config = Config::read("default.toml", &default_toml()).unwrap();
+    let config = read("default.toml", &default_toml()).unwrap();
     assert_eq!(config, Config::default());
-    assert_eq!(Config::read("", "").unwrap(), Config::default());
+    assert_eq!(read("", "").unwrap(), Config::default());
 }
 
 #[test]
@@ -85,7 +91,7 @@ fn the_examples_in_the_default_file_are_valid() {
             _ => line.to_owned(),
         })
         .collect();
-    let config = Config::read("default.toml", &text.join("\n")).unwrap();
+    let config = read("default.toml", &text.join("\n")).unwrap();
     assert_eq!(
         config.redis.url.unwrap().with_password(),
         "redis://localhost:6379"
@@ -96,7 +102,7 @@ fn the_examples_in_the_default_file_are_valid() {
 
 #[test]
 fn lists_and_routes_are_read() {
-    let config = Config::read(
+    let config = read(
         "",
         "[mta]\nsources = [{ address = \"192.0.2.1\", ehlo = \"A.test\" }]\n\
          routes = { \"*\" = \"127.0.0.1:25\", \"b.test\" = \"c.test:26\" }",
@@ -133,6 +139,66 @@ fn mistakes_in_several_sections_are_reported_together_with_key_place_and_remedy(
             .iter()
             .any(|line| line.starts_with(key) && line.contains(remedy));
         assert!(hit, "{key}: {remedy} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_section_are_reported_and_what_is_right_is_kept() {
+    let text = "[mta]\nehlo = \"mx.example.com\"\nlease_ttl_sec = 3\nmax_connections = 0\n\
+                sources = [{ address = \"192.0.2.1\", ehlo = \"a\" }, { address = \"192.0.2.2\" }]\n\
+                routes = { \"*\" = \"somewhere\", \"b c\" = \"x:25\", \"d\" = \"e:25\" }\n\
+                [mta.deadlines]\nquit_secs = \"ten\"\nidle_secs = 0\nwait_secs = 1\n\
+                [log]\nfilter = \"mta=chatty\"";
+    let (config, problems) = Config::parse("postrider.toml", text);
+    let found: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    for key in [
+        "mta.lease_ttl_sec ",
+        "mta.max_connections ",
+        "mta.sources.1 ",
+        "mta.routes.* ",
+        "mta.routes",
+        "mta.deadlines.quit_secs ",
+        "mta.deadlines.idle_secs ",
+        "mta.deadlines.wait_secs ",
+        "log.filter ",
+    ] {
+        assert!(
+            found.iter().any(|line| line.starts_with(key)),
+            "{key}: {found:#?}"
+        );
+    }
+    assert!(found.iter().any(|line| line.contains("b c")), "{found:#?}");
+    assert_eq!(found.len(), 9, "{found:#?}");
+    assert_eq!(config.mta.ehlo.unwrap().as_str(), "mx.example.com");
+}
+
+#[test]
+fn a_password_file_fills_the_url_and_its_content_is_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, secret) = (dir.path().join("postrider.toml"), dir.path().join("pw"));
+    let url = "[database]\nurl = \"postgres://u@db:5432/x\"";
+    std::fs::write(&file, format!("{url}\npassword_file = {secret:?}")).unwrap();
+    let missing = Config::check(Some(&file), false).unwrap_err().to_string();
+    assert_eq!(
+        missing.matches("database.password_file").count(),
+        1,
+        "{missing}"
+    );
+    assert!(missing.contains("create it with the password"), "{missing}");
+    assert!(Config::load(Some(&file)).is_err());
+    std::fs::write(&secret, "hunter2 @/\n").unwrap();
+    let config = Config::load(Some(&file)).unwrap();
+    let whole = "postgres://u:hunter2%20%40%2F@db:5432/x";
+    assert_eq!(config.database.url.with_password(), whole);
+    let value = Value::serialize(&config).unwrap();
+    assert!(!format!("{config:?} {value:?}").contains("hunter2"));
+    for wrong in ["", "\n", "hunter2\nmore", "hunter2\0"] {
+        std::fs::write(&secret, wrong).unwrap();
+        let told = Config::check(Some(&file), false).unwrap_err().to_string();
+        assert!(
+            told.contains("is not one line") && !told.contains("hunter2"),
+            "{told}"
+        );
     }
 }
 
@@ -254,7 +320,7 @@ fn the_environment_wins_and_is_named_in_errors() {
 }
 
 fn print_outcome() {
-    match Config::read("postrider.toml", "[mta]\nlease_ttl_secs = 20") {
+    match read("postrider.toml", "[mta]\nlease_ttl_secs = 20") {
         Ok(Config { mta, .. }) => eprintln!(
             "ttl {} quit {} route {}",
             mta.lease_ttl_secs.get(),

@@ -112,6 +112,23 @@ connection_url!(
     "write redis://host:6379, rediss://host:6379 or redis+unix:///path/to/socket"
 );
 
+impl DatabaseUrl {
+    /// The URL with this password, whatever password it had; none if it has no place for one.
+    pub(super) fn replace_password(&self, password: &str) -> Option<Self> {
+        let mut url = self.0.clone();
+        url.set_password(Some(password)).ok()?;
+        let others: Vec<_> = (url.query_pairs().into_owned())
+            .filter(|(name, _)| name != "password")
+            .collect();
+        if others.is_empty() {
+            url.set_query(None);
+        } else {
+            url.query_pairs_mut().clear().extend_pairs(others);
+        }
+        Some(Self(url))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +154,24 @@ mod tests {
             socket.parse::<DatabaseUrl>().unwrap().with_password(),
             socket
         );
+    }
+
+    #[test]
+    fn a_password_takes_the_place_of_any_other_and_keeps_the_rest() {
+        for (given, expected) in [
+            ("postgres://u@db/x", "postgres://u:p%2F%20@db/x"),
+            ("postgres://u:old@db:5/x", "postgres://u:p%2F%20@db:5/x"),
+            (
+                "postgres://u@db/x?password=old&sslmode=require",
+                "postgres://u:p%2F%20@db/x?sslmode=require",
+            ),
+        ] {
+            let url: DatabaseUrl = given.parse().unwrap();
+            let url = url.replace_password("p/ ").unwrap();
+            assert_eq!(url.with_password(), expected);
+        }
+        let nowhere: DatabaseUrl = "postgres:///x".parse().unwrap();
+        assert!(nowhere.replace_password("p").is_none());
     }
 
     #[test]

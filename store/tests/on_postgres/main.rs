@@ -10,6 +10,7 @@ mod commands;
 mod configuration;
 mod dispatching;
 mod domains;
+mod operator;
 mod ownership;
 mod partitions;
 mod searching;
