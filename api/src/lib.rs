@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod auth;
+mod batch;
 mod body_budget;
 mod commands;
 mod config;

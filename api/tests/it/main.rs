@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod batch;
+mod batch_refusals;
 mod bodies;
 mod commands;
 #[path = "../../../tests/src/dns.rs"]
