@@ -279,7 +279,7 @@ fn refused(place: &Place, problem: &Problem) -> BatchItemError {
 }
 
 fn answer(items: &[Item], ways: &HashMap<MessageId, Way>, now: OffsetDateTime) -> AcceptedBatch {
-    let send_at = |id| ways.get(id).and_then(|way: &Way| way.later_than(now));
+    let send_at = |id: &MessageId| ways.get(id).and_then(|way: &Way| way.later_than(now));
     let answer = |item: &Item| match &item.made {
         Ok(prepared) => BatchItem::Accepted(AcceptedEmail::of(prepared, send_at(&prepared.id))),
         Err(problem) => BatchItem::Refused(RefusedEmail {
