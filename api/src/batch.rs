@@ -21,9 +21,10 @@ use utoipa::ToSchema;
 use crate::auth::Principal;
 use crate::body_budget::work_on;
 use crate::problem::{Code, FieldProblem, Problem};
+use crate::route::{Way, choose_route, way};
 use crate::send::{
-    AcceptedEmail, MessageRow, Outcome, Prepared, Sameness, Way, accept, authorise_sender,
-    choose_route, intern_recipients, to_json, way,
+    AcceptedEmail, MessageRow, Outcome, Prepared, Sameness, accept, authorise_sender,
+    intern_recipients, to_json,
 };
 use crate::state::AppState;
 use compose::{Item, Place};

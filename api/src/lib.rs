@@ -25,6 +25,7 @@ mod outgoing;
 mod page;
 mod problem;
 mod random;
+mod route;
 mod router;
 mod screened;
 mod send;

@@ -27,6 +27,8 @@ use crate::send::Prepared;
 const ERRORS_MAX: usize = 50;
 /// Octets that one octet of a body may become when it is encoded (RFC 2045 section 6.7).
 const ENCODED_MAX: usize = 3;
+/// How many times as much may come out of templates as may be stored.
+const FILLED_IN_FACTOR: usize = 8;
 
 const TOGETHER: &str = "the messages of a batch together";
 
@@ -94,6 +96,17 @@ enum Shared {
     Template(Box<ContentTemplate>, Option<Arc<NewContent>>),
 }
 
+impl Shared {
+    /// Octets that are stored, once for all.
+    fn octets(&self) -> usize {
+        let stored = match self {
+            Self::Entity(content) => Some(content),
+            Self::Template(_, stored) => stored.as_ref(),
+        };
+        stored.map_or(0, |content| content.bytes.len())
+    }
+}
+
 /// What a message says, ready to go behind its header.
 enum Said {
     Alone(Entity),
@@ -139,6 +152,8 @@ struct Composer<'a> {
     octets: usize,
     /// Octets of content looked at for one message only.
     looked_at: usize,
+    /// Octets that came out of shared templates: not kept, but work here and where they are sent.
+    filled_in: usize,
 }
 
 impl<'a> Composer<'a> {
@@ -154,13 +169,15 @@ impl<'a> Composer<'a> {
             shared: HashMap::new(),
             octets: 0,
             looked_at: 0,
+            filled_in: 0,
         }
     }
 
     fn compose(&mut self, draft: Draft, contents: &[Rc<ContentFields>]) -> Result<Prepared, Fault> {
         // However large the rest would be, it costs nothing any more.
         let max = self.config.batch_max_octets;
-        if self.octets > max || self.looked_at > max {
+        let is_worked_off = self.filled_in / FILLED_IN_FACTOR > max;
+        if self.octets > max || self.looked_at > max || is_worked_off {
             return Err(Fault::TooLarge(TOGETHER, max));
         }
         let unix_ms = u64::try_from(self.now.unix_timestamp_nanos() / 1_000_000);
@@ -209,11 +226,11 @@ impl<'a> Composer<'a> {
             let message = content.clone().parse(limits)?;
             return Ok(Said::Alone(compose_entity(&message, id)));
         }
-        let config = self.config;
-        let shared = self
-            .shared
-            .entry(share)
-            .or_insert_with(|| make_shared(share, content, is_shared, id, config));
+        let shared = self.shared.entry(share).or_insert_with(|| {
+            let made = make_shared(share, content, is_shared, id, self.config);
+            self.octets += made.as_ref().map_or(0, Shared::octets);
+            made
+        });
         match shared {
             Err(errors) => Err(errors.clone()),
             Ok(Shared::Entity(content)) => Ok(Said::Shared(content.clone())),
@@ -222,9 +239,10 @@ impl<'a> Composer<'a> {
                     return Err(Vec::new());
                 };
                 let filled = template.fill_in(variables)?;
-                let max = config.message_max_octets / (ENCODED_MAX + 1);
+                let max = self.config.message_max_octets / (ENCODED_MAX + 1);
                 if let Some(stored) = stored {
                     let attached = filled.attached_octets();
+                    self.filled_in += filled.octets() - attached;
                     // The attachments were looked at with the template, for a message with HTML.
                     let texts = filled.clone().without_attachments().parse(limits)?;
                     // Small enough whatever the encoding makes of it: made when it is sent.

@@ -1,20 +1,20 @@
 //! Sending many emails with one request.
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::email_request::EmailRequestSchema;
+use super::emails::answered;
 use crate::auth::{Allowed, SendEmails};
 use crate::batch::{AcceptedBatch, Batch, Mode, send as accept};
 use crate::body_budget::work_on;
 use crate::extract::{Parameters, RawJson};
-use crate::idempotency::{IdempotencyHeader, REPLAYED, body_hash, key_hash};
+use crate::idempotency::{IdempotencyHeader, body_hash, key_hash};
 use crate::openapi::{BodyProblems, CommonProblems, ConflictProblem};
 use crate::problem::Problem;
-use crate::send::{Outcome, Sameness};
+use crate::send::Sameness;
 use crate::state::AppState;
 
 const PATH: &str = "/v1/emails/batch";
@@ -130,15 +130,5 @@ pub(crate) async fn send(
     };
     let outcome = accept(&state, &principal, batch, sameness).await?;
     drop(room);
-    let json = [(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    )];
-    Ok(match outcome {
-        Outcome::Accepted(body) => (StatusCode::ACCEPTED, json, body).into_response(),
-        Outcome::Replayed(body) => {
-            let replayed = [(REPLAYED, HeaderValue::from_static("true"))];
-            (StatusCode::ACCEPTED, json, replayed, body).into_response()
-        }
-    })
+    Ok(answered(outcome))
 }

@@ -27,7 +27,8 @@ use crate::idempotency::{IdempotencyHeader, REPLAYED, body_hash, key_hash};
 use crate::openapi::{BodyProblems, CommonProblems, ConflictProblem, GoneProblem, NotFoundProblem};
 use crate::problem::{Code, FieldProblem, Problem, chain};
 use crate::random;
-use crate::send::{Outcome, accept, sandbox_pool, to_json};
+use crate::route::sandbox_pool;
+use crate::send::{Outcome, accept, to_json};
 use crate::state::AppState;
 
 /// Addresses that one request may name.

@@ -217,7 +217,7 @@ async fn what_is_no_batch_is_refused() {
 async fn content_is_bounded_in_all() {
     let change = |config: &mut api::ApiConfig| {
         config.message_max_octets = 20_000;
-        config.batch_max_octets = 30_000;
+        config.batch_max_octets = 40_000;
     };
     let Some(platform) = Platform::start_with(change).await else {
         return;
@@ -251,11 +251,32 @@ async fn content_is_bounded_in_all() {
                 with_text("word ".repeat(2_400)),
                 with_text("mots ".repeat(2_400)),
                 with_text("Wort ".repeat(2_400)),
+                with_text("verb ".repeat(2_400)),
             ]),
         )
         .await;
-    let expected = [("/2", "message_too_large")];
+    let expected = [("/3", "message_too_large")];
     assert_eq!(answer.refused(422, "validation_failed").fields(), expected);
+}
+
+#[tokio::test]
+async fn what_comes_out_of_templates_is_bounded_in_all() {
+    let change = |config: &mut api::ApiConfig| config.batch_max_octets = 10_000;
+    let Some(platform) = Platform::start_with(change).await else {
+        return;
+    };
+    let mut body = newsletter(json!(vec![json!({"to": "ana@example.com"}); 30]));
+    body["defaults"]["html"] = json!("{{ name }}".to_owned() + &"x".repeat(3_990));
+    let answer = platform.batch(&body).await;
+    let items = answer.json["data"].as_array().unwrap();
+    let refused: Vec<_> = items
+        .iter()
+        .filter_map(|item| item["error"]["code"].as_str())
+        .collect();
+    // 80,000 octets come to 20 of 4,000, and one to pass the bound with.
+    assert!((8..=10).contains(&refused.len()), "{refused:?}");
+    assert!(refused.iter().all(|code| *code == "message_too_large"));
+    assert!(items[..20].iter().all(|item| item["status"] == "queued"));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod batch;
+mod batch_handling;
 mod batch_refusals;
 mod bodies;
 mod commands;
