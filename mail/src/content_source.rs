@@ -317,3 +317,83 @@ impl ContentTemplate {
         Ok(compose_entity(&message, id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: MessageId = MessageId::from_time_and_random(1_790_000_000_000, [7; 10]);
+
+    fn fields(json: &str) -> ContentFields {
+        ContentFields::take(&mut serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn a_field_comes_whole_from_the_message_or_from_the_defaults() {
+        let file = r#"[{"filename":"a","content":"QQ=="}]"#;
+        let defaults = fields(&format!(
+            r#"{{"html":"h","text":"t","attachments":{file}}}"#
+        ));
+        let check = |own: &str, filled: &[&str], whole: &str| {
+            let (made, names) = fields(own).or(&defaults);
+            assert_eq!((made, names.as_slice()), (fields(whole), filled), "{own}");
+        };
+        check(
+            r#"{"html":"own"}"#,
+            &["text", "attachments"],
+            &format!(r#"{{"html":"own","text":"t","attachments":{file}}}"#),
+        );
+        // Refusing the text is an answer too.
+        check(
+            r#"{"text":null,"attachments":[{"filename":"b"}]}"#,
+            &["html"],
+            r#"{"html":"h","text":null,"attachments":[{"filename":"b"}]}"#,
+        );
+    }
+
+    #[test]
+    fn a_template_gives_the_same_octets_after_it_was_stored() {
+        let variables = Variables::stored(r#"{"name":"Zoë <z>"}"#.to_owned()).unwrap();
+        let check = |source: &str, parts: &[&str], absent: &str| {
+            let template = ContentTemplate::new(fields(source)).unwrap();
+            let stored = template.to_stored().unwrap();
+            let again = ContentTemplate::from_stored(&stored).unwrap();
+            let entity = template.entity(&variables, ID).unwrap();
+            assert_eq!(again.entity(&variables, ID).unwrap(), entity, "{source}");
+            let text = String::from_utf8(entity.bytes).unwrap();
+            for part in parts {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+            assert!(!text.contains(absent), "{absent}: {text}");
+        };
+        let html = r#""html":"<p>{{ name }}</p>""#;
+        check(
+            &format!("{{{html}}}"),
+            &["Zo=C3=AB &lt;z&gt;", "text/plain"],
+            "{{",
+        );
+        check(
+            &format!("{{{html},\"text\":null}}"),
+            &["Zo=C3=AB &lt;z&gt;"],
+            "text/plain",
+        );
+        let file = r#"[{"filename":"{{ name }}.txt","content":"YQ=="}]"#;
+        check(
+            &format!("{{{html},\"attachments\":{file}}}"),
+            &["\r\n\r\nYQ==\r\n", "{{ name }}.txt"],
+            "<p>{{",
+        );
+    }
+
+    #[test]
+    fn what_was_not_stored_by_us_is_damage() {
+        for bytes in ["", "[]", r#"{"html":"{{"}"#, r#"{"hmtl":"a"}"#] {
+            let read = ContentTemplate::from_stored(bytes.as_bytes());
+            assert!(read.is_err(), "{bytes}");
+        }
+        let template = ContentTemplate::new(fields(r#"{"text":"{{ name }}"}"#)).unwrap();
+        let none = Variables::stored("{}".to_owned()).unwrap();
+        let refused = template.entity(&none, ID).unwrap_err();
+        assert!(refused.to_string().contains("`name`"), "{refused}");
+    }
+}
