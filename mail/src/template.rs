@@ -10,12 +10,15 @@ use crate::variables::{POINTER as VARIABLES, Variables};
 /// Work that every rendering may do: instructions, and 64 octets made or moved, count one each. It
 /// bounds time (about a millisecond) and memory (1.3 MB) alike.
 const FUEL_BASE: u64 = 20_000;
+/// The same for what ends as one line, of which a message may have many: subject and headers.
+const FUEL_LINE: u64 = 1_000;
 /// Octets of template that earn one more of it, so that long plain text is never out of fuel.
 const OCTETS_A_FUEL: u64 = 8;
 /// How deep a recursive loop may go.
 const RECURSION_MAX: usize = 50;
 /// The template that is HTML, where values are escaped.
 const HTML: &str = "/html";
+const TEXT: &str = "/text";
 /// How much of an expression is shown in an error, in characters.
 const SHOWN_MAX: usize = 60;
 
@@ -61,7 +64,11 @@ impl Templates {
     /// It is no template; told at the field.
     pub fn add(&mut self, pointer: &str, source: &str) -> Result<(), FieldError> {
         self.octets = self.octets.saturating_add(source.len() as u64);
-        let fuel = FUEL_BASE.saturating_add(self.octets / OCTETS_A_FUEL);
+        let base = match pointer {
+            HTML | TEXT => FUEL_BASE,
+            _ => FUEL_LINE,
+        };
+        let fuel = base.saturating_add(self.octets / OCTETS_A_FUEL);
         self.environment.set_fuel(Some(fuel));
         self.environment
             .add_template_owned(pointer.to_owned(), source.to_owned())
@@ -235,6 +242,19 @@ mod tests {
             render("/html", &long, r#"{"a":1}"#).unwrap().len(),
             10_000_001
         );
+    }
+
+    #[test]
+    fn a_line_may_do_less_than_a_body() {
+        let source = "{% for a in range(1000) %}{{ a }}{% endfor %}";
+        assert!(render("/text", source, "{}").is_ok());
+        for pointer in ["/subject", "/headers/X-A"] {
+            let error = render(pointer, source, "{}").unwrap_err();
+            let told = (error.pointer.as_str(), error.code);
+            assert_eq!(told, (pointer, "template_too_complex"));
+            let source = "{% for a in range(50) %}{{ a }},{% endfor %}";
+            assert!(render(pointer, source, "{}").is_ok());
+        }
     }
 
     proptest! {
