@@ -20,18 +20,23 @@ const RETRY_SECS: u64 = 5;
 #[derive(Clone)]
 pub(crate) struct BodyBudget {
     free: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     total: u32,
     patience: Duration,
 }
 
 /// Room for one body, given back when dropped.
-pub(crate) struct BodyRoom(OwnedSemaphorePermit);
+pub(crate) struct BodyRoom {
+    permit: OwnedSemaphorePermit,
+    turns: Arc<Semaphore>,
+}
 
 impl BodyBudget {
     pub(crate) fn new(config: &ApiConfig) -> Self {
         let total = as_permits(config.bodies_max_octets);
         Self {
             free: Arc::new(Semaphore::new(total as usize)),
+            turns: Arc::new(Semaphore::new(turns())),
             total,
             patience: config.body_room_timeout,
         }
@@ -45,7 +50,10 @@ impl BodyBudget {
         let wanted = as_permits(octets).min(self.total);
         let waiting = self.free.clone().acquire_many_owned(wanted);
         match tokio::time::timeout(self.patience, waiting).await {
-            Ok(Ok(permit)) => Ok(BodyRoom(permit)),
+            Ok(Ok(permit)) => Ok(BodyRoom {
+                permit,
+                turns: self.turns.clone(),
+            }),
             Ok(Err(_)) | Err(_) => {
                 let detail = "too many large requests are being read at the moment; nothing was \
                               done with this one, send it again in a few seconds";
@@ -59,9 +67,20 @@ impl BodyBudget {
 impl BodyRoom {
     /// Gives back what a body that has arrived turned out not to need.
     pub(crate) fn shrink_to(&mut self, octets: usize) {
-        let unused = self.0.num_permits().saturating_sub(octets);
-        drop(self.0.split(unused));
+        let unused = self.permit.num_permits().saturating_sub(octets);
+        drop(self.permit.split(unused));
     }
+
+    /// Waits for a turn at work that takes much longer than its octets tell. There are half as many
+    /// as there are cores: the rest is for everybody else.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.turns.clone().acquire_owned().await.ok()
+    }
+}
+
+fn turns() -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    (cores / 2).max(1)
 }
 
 fn as_permits(octets: usize) -> u32 {

@@ -20,6 +20,10 @@ pub struct ApiConfig {
     pub body_room_timeout: Duration,
     /// Largest message after composing, in octets.
     pub message_max_octets: usize,
+    /// Messages in one batch.
+    pub batch_messages_max: usize,
+    /// Largest content of a batch after composing, in octets; what is shared counts once.
+    pub batch_max_octets: usize,
     /// How long a client may take to send one request body.
     pub body_timeout: Duration,
     /// How long a client may take to send the header of one request, and how long a connection
@@ -66,6 +70,8 @@ impl Default for ApiConfig {
             bodies_max_octets: 256 * 1024 * 1024,
             body_room_timeout: Duration::from_secs(5),
             message_max_octets: 40 * 1024 * 1024,
+            batch_messages_max: 1_000,
+            batch_max_octets: 64 * 1024 * 1024,
             body_timeout: Duration::from_secs(60),
             header_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(120),

@@ -31,11 +31,28 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        check_media_type(request.headers())?;
-        let (raw, room) = read_within_budget(request, state).await?;
+        let RawJson { raw, room } = RawJson::from_request(request, state).await?;
         let body = raw.clone();
         let value = work_on(raw.len(), move || json::parse(&body)).await??;
         Ok(Self { value, raw, room })
+    }
+}
+
+/// A body that says it is JSON, not looked at yet.
+pub(crate) struct RawJson {
+    /// After decompression.
+    pub(crate) raw: Bytes,
+    /// Kept as long as the body.
+    pub(crate) room: BodyRoom,
+}
+
+impl FromRequest<AppState> for RawJson {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        check_media_type(request.headers())?;
+        let (raw, room) = read_within_budget(request, state).await?;
+        Ok(Self { raw, room })
     }
 }
 

@@ -19,7 +19,7 @@ const SHOWN_MAX: usize = 300;
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     // A struct could be read from an array too, by the order of its fields.
     if body.trim_ascii_start().first() == Some(&b'{') {
-        return serde_json::from_slice(body).map_err(|error| explain::<T>(body, &error));
+        return read(body);
     }
     let detail = match serde_json::from_slice::<IgnoredAny>(body) {
         Ok(_) => "the body must be a JSON object",
@@ -30,6 +30,14 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         "invalid_type",
         detail,
     )]))
+}
+
+/// Reads a value of any shape.
+///
+/// # Errors
+/// `malformed_json` when it is no JSON, `validation_failed` when it is no `T`.
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| explain::<T>(body, &error))
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {

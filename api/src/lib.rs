@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod auth;
+mod batch;
 mod body_budget;
 mod commands;
 mod config;
@@ -24,6 +25,7 @@ mod outgoing;
 mod page;
 mod problem;
 mod random;
+mod route;
 mod router;
 mod screened;
 mod send;

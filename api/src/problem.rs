@@ -24,7 +24,7 @@ macro_rules! codes {
                 match self { $(Self::$code => StatusCode::$status,)+ }
             }
 
-            fn word(self) -> &'static str {
+            pub(crate) fn word(self) -> &'static str {
                 match self { $(Self::$code => $word,)+ }
             }
 
@@ -79,7 +79,7 @@ pub(crate) struct Problem {
 }
 
 /// One thing wrong with one field.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 pub(crate) struct FieldProblem {
     /// JSON pointer to the field (RFC 6901); empty for the whole body.
     #[schema(example = "/to/0")]
@@ -99,6 +99,16 @@ impl FieldProblem {
             code: code.to_owned(),
             detail: detail.into(),
         }
+    }
+}
+
+impl FieldProblem {
+    pub(crate) fn pointer(&self) -> &str {
+        &self.pointer
+    }
+
+    pub(crate) fn at(self, pointer: String) -> Self {
+        Self { pointer, ..self }
     }
 }
 
@@ -168,6 +178,12 @@ impl Problem {
     /// The same with the status and title of another code.
     pub(crate) fn with_code(mut self, code: Code) -> Self {
         self.code = code;
+        self
+    }
+
+    /// The same in other words.
+    pub(crate) fn with_detail(mut self, detail: String) -> Self {
+        self.detail = detail;
         self
     }
 
@@ -261,12 +277,19 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     line
 }
 
-#[cfg(test)]
 impl Problem {
     pub(crate) fn code(&self) -> Code {
         self.code
     }
 
+    /// Code, detail and field errors, for answers that tell of several problems.
+    pub(crate) fn into_parts(self) -> (Code, String, Vec<FieldProblem>) {
+        (self.code, self.detail, self.errors)
+    }
+}
+
+#[cfg(test)]
+impl Problem {
     /// Code, detail and field errors, for tests of those who make problems.
     pub(crate) fn parts(&self) -> (&str, &str, &[FieldProblem]) {
         (self.code.word(), &self.detail, &self.errors)

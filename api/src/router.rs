@@ -14,8 +14,8 @@ use utoipa_axum::routes;
 use crate::body_budget::BodyBudget;
 use crate::endpoints::docs::Reference;
 use crate::endpoints::{
-    docs, domains, email_actions, email_commands, email_content, email_list, email_resend, emails,
-    inbox, raw_emails, sandbox, suppressions, transcripts, webhook_calls, webhook_replays,
+    batches, docs, domains, email_actions, email_commands, email_content, email_list, email_resend,
+    emails, inbox, raw_emails, sandbox, suppressions, transcripts, webhook_calls, webhook_replays,
     webhooks,
 };
 use crate::state::AppState;
@@ -25,6 +25,7 @@ use crate::{encoding, observe, openapi};
 pub(crate) fn routes(with_inbox: bool, with_docs: bool) -> OpenApiRouter<AppState> {
     let api = OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(emails::send, email_list::list))
+        .routes(routes!(batches::send))
         .routes(routes!(emails::get, email_commands::change))
         .routes(routes!(email_content::get))
         .routes(routes!(transcripts::get))

@@ -12,8 +12,8 @@ use mail::ids::{DeliveryId, MessageId};
 use mail::message::MessageSummary;
 use serde::Serialize;
 use store::{
-    AcceptRequest, Accepted, IdempotencyKey, MessageFlags, NewContent, NewMessage, NewRecipient,
-    PoolKind, PoolNo, SenderDomain, Stream,
+    AcceptRequest, Accepted, ContentKind, IdempotencyKey, MessageFlags, NewContent, NewMessage,
+    NewRecipient, RetentionClass, SenderDomain,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -21,14 +21,12 @@ use utoipa::ToSchema;
 use crate::auth::Principal;
 use crate::body_budget::work_on;
 use crate::outgoing::Outgoing;
-use crate::problem::{Code, FieldProblem, Problem, chain};
+use crate::problem::{Code, Problem, chain};
 use crate::random;
+use crate::route::{Route, Way, choose_way};
 use crate::screened::{replayed, screened};
 use crate::state::AppState;
 use crate::timestamp::Timestamp;
-
-/// The stream of messages that name none.
-const STREAM_DEFAULT: &str = "transactional";
 
 /// The answer to an accepted send.
 #[derive(Serialize, ToSchema)]
@@ -73,19 +71,43 @@ pub(crate) struct Sameness {
     pub(crate) body_hash: [u8; 32],
 }
 
-/// Which way the message goes, and when.
-struct Way {
-    stream: Stream,
-    pool: Option<PoolNo>,
-    due_at: OffsetDateTime,
+/// A message ready to be stored.
+pub(crate) struct Prepared {
+    pub(crate) id: MessageId,
+    pub(crate) message: MessageSummary,
+    pub(crate) rfc_message_id: String,
+    pub(crate) needs_smtputf8: bool,
+    /// The fields that are its own, where its content is shared.
+    pub(crate) header: Option<String>,
+    /// JSON of its variables, where its content is a template.
+    pub(crate) variables: Option<String>,
+    pub(crate) content: Arc<NewContent>,
 }
 
-/// A message ready to be stored.
-struct Prepared {
-    id: MessageId,
-    composed: Composed,
-    body_hash: [u8; 32],
-    message: MessageSummary,
+impl Prepared {
+    /// One that shares nothing.
+    pub(crate) fn whole(
+        id: MessageId,
+        message: MessageSummary,
+        composed: Composed,
+        class: RetentionClass,
+    ) -> Self {
+        Self {
+            id,
+            message,
+            header: None,
+            variables: None,
+            content: Arc::new(NewContent {
+                kind: ContentKind::Message,
+                class,
+                body_hash: body_hash(composed.body()),
+                header_len: composed.header_len,
+                bytes: composed.bytes,
+            }),
+            rfc_message_id: composed.rfc_message_id,
+            needs_smtputf8: composed.needs_smtputf8,
+        }
+    }
 }
 
 /// Accepts a message for delivery: returns after the commit, or with nothing kept.
@@ -101,10 +123,11 @@ pub(crate) async fn send(
 ) -> Result<Outcome, Problem> {
     let now = state.clock.now();
     let domain = authorise_senders(state, principal, &message).await?;
-    let way = choose_way(state, principal, &message, now).await?;
+    let way = choose_way(state, principal, message.handling(), now).await?;
     let prepared = prepare(state, &domain.name, message, now).await?;
-    let recipients = intern_recipients(state, &prepared.message).await?;
-    let answer = answer(&prepared, (way.due_at > now).then_some(way.due_at))?;
+    let recipients = intern_recipients(state, &[&prepared.message]).await?;
+    let recipients = recipients.into_iter().next().unwrap_or_default();
+    let answer = to_json(&AcceptedEmail::of(&prepared, way.later_than(now)))?;
     let idempotency = sameness.map(|same| IdempotencyKey {
         key_hash: same.key_hash,
         body_hash: same.body_hash,
@@ -117,7 +140,7 @@ pub(crate) async fn send(
         prepared,
         recipients,
     };
-    let messages = vec![row.fill(state)?];
+    let messages = vec![row.fill()?];
     accept(
         state,
         AcceptRequest {
@@ -145,7 +168,7 @@ async fn authorise_senders(
 }
 
 /// The sender may use only a domain that its account has proved.
-async fn authorise_sender(
+pub(crate) async fn authorise_sender(
     state: &AppState,
     principal: &Principal,
     name: &DomainName,
@@ -165,67 +188,6 @@ async fn authorise_sender(
     }
 }
 
-/// The stream and pool that were named, and when it goes. Test keys go to the sandbox, whatever
-/// pool they name.
-async fn choose_way(
-    state: &AppState,
-    principal: &Principal,
-    message: &Outgoing,
-    now: OffsetDateTime,
-) -> Result<Way, Problem> {
-    let handling = message.handling();
-    let mut wrong: Vec<FieldProblem> = Vec::new();
-    let name = handling
-        .stream()
-        .map_or(STREAM_DEFAULT, |name| name.as_str());
-    let stream = state.store.stream(principal.account, name).await?;
-    if stream.is_none() {
-        let detail = format!("the account has no stream named {name}");
-        wrong.push(FieldProblem::new("/stream", "unknown_stream", detail));
-    }
-    let named = match handling.pool() {
-        Some(wanted) => {
-            let found = state.store.pool_by_ref(wanted).await?;
-            // The sandbox is for test keys: live mail must not end there by a slip of the pen.
-            let usable = found.filter(|pool| pool.kind == PoolKind::Direct);
-            if usable.is_none() {
-                let detail = "the account has no pool of this name or id";
-                wrong.push(FieldProblem::new("/pool", "unknown_pool", detail));
-            }
-            usable.map(|pool| pool.no)
-        }
-        None => None,
-    };
-    let due_at = handling
-        .due_at(now, &state.config.message_limits)
-        .map_err(|error| wrong.push(error.into()));
-    let (Some(stream), Ok(due_at), true) = (stream, due_at, wrong.is_empty()) else {
-        return Err(Problem::fields(wrong));
-    };
-    let pool = match principal.test {
-        true => Some(sandbox_pool(state).await?),
-        false => named,
-    };
-    Ok(Way {
-        stream,
-        pool,
-        due_at,
-    })
-}
-
-pub(crate) async fn sandbox_pool(state: &AppState) -> Result<PoolNo, Problem> {
-    let pool = if state.config.sandbox_available {
-        state.store.sandbox_pool().await?
-    } else {
-        None
-    };
-    pool.map(|pool| pool.no).ok_or_else(|| {
-        let detail = "test keys send to the sandbox only, and this platform runs none: start one, \
-                      or use a live key";
-        Problem::new(Code::SandboxUnavailable, detail)
-    })
-}
-
 /// Gives the message its id and composes it, off the reactor when that takes long.
 async fn prepare(
     state: &AppState,
@@ -237,6 +199,7 @@ async fn prepare(
     let id = MessageId::from_time_and_random(unix_ms, random::octets());
     let octets = message.octets();
     let message_id_domain = domain.clone();
+    let class = state.config.retention;
     let work = move || -> Result<Prepared, ComposeError> {
         let context = ComposeContext {
             message_id: id,
@@ -244,98 +207,94 @@ async fn prepare(
             message_id_domain: &message_id_domain,
         };
         let (message, composed) = message.compose(&context)?;
-        let body_hash = body_hash(composed.body());
-        Ok(Prepared {
-            id,
-            composed,
-            body_hash,
-            message,
-        })
+        Ok(Prepared::whole(id, message, composed, class))
     };
     let prepared = work_on(octets, work).await?.map_err(|error| {
         tracing::error!(error = chain(&error), "composing failed");
         Problem::new(Code::Internal, "the message could not be composed")
     })?;
     let max = state.config.message_max_octets;
-    if prepared.composed.bytes.len() > max {
+    if prepared.content.bytes.len() > max {
         let detail = format!("a message may have {max} octets after encoding");
         return Err(Problem::new(Code::MessageTooLarge, detail));
     }
     Ok(prepared)
 }
 
-/// Recipients in their order, each with the number of its domain.
-async fn intern_recipients(
+/// The recipients of each message in their order, each with the number of its domain: asked for
+/// once, however many messages there are.
+pub(crate) async fn intern_recipients(
     state: &AppState,
-    message: &MessageSummary,
-) -> Result<Vec<NewRecipient>, Problem> {
-    let recipients = message.recipients.iter();
-    let names: Vec<_> = recipients.clone().map(EmailAddress::domain).collect();
+    messages: &[&MessageSummary],
+) -> Result<Vec<Vec<NewRecipient>>, Problem> {
+    let addresses = messages.iter().flat_map(|message| &message.recipients);
+    let names: Vec<_> = addresses.map(EmailAddress::domain).collect();
     let numbers = state.store.recipient_domain_nos(&names).await?;
-    let recipients = recipients.zip(numbers);
-    Ok(recipients
-        .map(|(address, domain)| NewRecipient {
+    let mut numbers = numbers.into_iter();
+    let of_message = |message: &&MessageSummary| {
+        let recipients = message.recipients.iter().zip(numbers.by_ref());
+        let recipient = |(address, domain): (&EmailAddress, _)| NewRecipient {
             address: address.clone(),
             domain,
-        })
-        .collect())
+        };
+        recipients.map(recipient).collect()
+    };
+    Ok(messages.iter().map(of_message).collect())
 }
 
-/// The body of the answer, made before the commit because it is stored with it. Who turns out to be
-/// suppressed is put in afterwards.
-fn answer(prepared: &Prepared, send_at: Option<OffsetDateTime>) -> Result<String, Problem> {
-    let status = match send_at {
-        Some(_) => DeliveryStatus::Scheduled,
-        None => DeliveryStatus::Queued,
-    };
-    let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
-        id: prepared.id.delivery(number),
-        to: address.to_string(),
-        status,
-    };
-    let body = AcceptedEmail {
-        id: prepared.id,
-        status,
-        send_at: send_at.map(Timestamp::from),
-        deliveries: (0u16..)
-            .zip(&prepared.message.recipients)
-            .map(delivery)
-            .collect(),
-    };
-    to_json(&body)
+impl AcceptedEmail {
+    /// Made before the commit because it is stored with it. Who turns out to be suppressed is put
+    /// in afterwards. `send_at` is when it goes, if that is later.
+    pub(crate) fn of(prepared: &Prepared, send_at: Option<OffsetDateTime>) -> Self {
+        let status = match send_at {
+            Some(_) => DeliveryStatus::Scheduled,
+            None => DeliveryStatus::Queued,
+        };
+        let delivery = |(number, address): (u16, &EmailAddress)| AcceptedDelivery {
+            id: prepared.id.delivery(number),
+            to: address.to_string(),
+            status,
+        };
+        Self {
+            id: prepared.id,
+            status,
+            send_at: send_at.map(Timestamp::from),
+            deliveries: (0u16..)
+                .zip(&prepared.message.recipients)
+                .map(delivery)
+                .collect(),
+        }
+    }
 }
 
 /// Everything the stored message is made of.
-struct MessageRow<'a> {
-    principal: &'a Principal,
-    domain: &'a SenderDomain,
-    way: Way,
-    prepared: Prepared,
-    recipients: Vec<NewRecipient>,
+pub(crate) struct MessageRow<'a> {
+    pub(crate) principal: &'a Principal,
+    pub(crate) domain: &'a SenderDomain,
+    pub(crate) way: Way,
+    pub(crate) prepared: Prepared,
+    pub(crate) recipients: Vec<NewRecipient>,
 }
 
 impl MessageRow<'_> {
-    fn fill(self, state: &AppState) -> Result<NewMessage, Problem> {
-        let Prepared {
-            id,
-            composed,
-            body_hash,
-            message,
-        } = self.prepared;
+    pub(crate) fn fill(self) -> Result<NewMessage, Problem> {
+        let Way {
+            route: Route { stream, pool },
+            due_at,
+        } = self.way;
+        let prepared = self.prepared;
+        let message = &prepared.message;
         let handling = &message.handling;
-        let lives_for = handling
-            .expires_in()
-            .unwrap_or(self.way.stream.expires_after);
+        let lives_for = handling.expires_in().unwrap_or(stream.expires_after);
         let metadata = handling.metadata();
         Ok(NewMessage {
-            id,
+            id: prepared.id,
             account: self.principal.account,
-            stream: self.way.stream.no,
-            class: self.way.stream.class,
+            stream: stream.no,
+            class: stream.class,
             domain: self.domain.no,
-            flags: flags(self.principal, &message, &composed),
+            flags: flags(self.principal, message, prepared.needs_smtputf8),
             sender: message.from.to_string(),
-            rfc_message_id: composed.rfc_message_id,
             subject: message.subject.to_string(),
             tags: handling.tags().iter().map(ToString::to_string).collect(),
             metadata: if metadata.is_empty() {
@@ -343,24 +302,22 @@ impl MessageRow<'_> {
             } else {
                 Some(to_json(metadata)?)
             },
-            pool: self.way.pool,
-            due_at: self.way.due_at,
+            pool,
+            due_at,
             // A message for later lives as long as one sent then.
-            expires_at: self.way.due_at + lives_for,
+            expires_at: due_at + lives_for,
             recipients: self.recipients,
-            content: Arc::new(NewContent {
-                class: state.config.retention,
-                header_len: composed.header_len,
-                bytes: composed.bytes,
-                body_hash,
-            }),
+            rfc_message_id: prepared.rfc_message_id,
+            header: prepared.header,
+            variables: prepared.variables,
+            content: prepared.content,
         })
     }
 }
 
-fn flags(principal: &Principal, message: &MessageSummary, composed: &Composed) -> MessageFlags {
+fn flags(principal: &Principal, message: &MessageSummary, needs_smtputf8: bool) -> MessageFlags {
     let wanted = [
-        (composed.needs_smtputf8, MessageFlags::SMTPUTF8),
+        (needs_smtputf8, MessageFlags::SMTPUTF8),
         (message.handling.require_tls(), MessageFlags::REQUIRE_TLS),
         (principal.test, MessageFlags::TEST),
     ];
@@ -387,6 +344,7 @@ pub(crate) async fn accept(
     request: AcceptRequest,
     answer: String,
 ) -> Result<Outcome, Problem> {
+    let messages = request.messages.len();
     let deliveries: usize = request
         .messages
         .iter()
@@ -396,7 +354,7 @@ pub(crate) async fn accept(
     let accepted = state.acceptor.accept(request).await;
     timer.observe_duration();
     let count = || {
-        state.metrics.accepted_messages.inc();
+        state.metrics.accepted_messages.inc_by(messages as u64);
         state.metrics.accepted_deliveries.inc_by(deliveries as u64);
     };
     match accepted? {

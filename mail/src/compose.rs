@@ -2,6 +2,8 @@
 //! The same message, id and date always give the same octets. Adds nothing that belongs to a
 //! single delivery (return path, signature, unsubscribe link), and never a Bcc.
 
+mod parts;
+
 use thiserror::Error;
 use time::format_description::well_known::Rfc2822;
 use time::{OffsetDateTime, UtcOffset};
@@ -11,7 +13,7 @@ use crate::header::WORD_MAX;
 use crate::header_wire::{write_mailboxes, write_plain, write_unstructured};
 use crate::ids::MessageId;
 use crate::message::Message;
-use crate::mime::write_entity;
+pub use parts::{ComposedHeader, Entity, compose_entity, compose_header};
 
 /// Longest word of a Subject that goes unencoded, in octets.
 const SUBJECT_WORD_MAX: usize = 60;
@@ -66,19 +68,8 @@ impl Composed {
 /// # Errors
 /// `Date` when RFC 5322 cannot write the date of the context.
 pub fn compose(message: &Message, context: &ComposeContext<'_>) -> Result<Composed, ComposeError> {
-    let digits = context.message_id.digits();
-    let rfc_message_id = format!("<{digits}@{}>", context.message_id_domain);
-    let fields = header_fields(message, context, &rfc_message_id)?;
-    let needs_smtputf8 = !fields.is_ascii();
-
-    let mut bytes = fields.into_bytes();
-    let header_len = write_entity(&mut bytes, message, &digits);
-    Ok(Composed {
-        bytes,
-        header_len,
-        rfc_message_id,
-        needs_smtputf8,
-    })
+    let header = compose_header(message, context)?;
+    Ok(compose_entity(message, context.message_id).with_header(header))
 }
 
 /// All fields but those that describe the body. Written by us and not by the MIME builder, which

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::header::HeaderError;
 use crate::mailbox::{Mailbox, MailboxError};
@@ -64,10 +65,13 @@ pub struct SendRequest {
     pub expires_in: Option<String>,
     /// Deliver over authenticated TLS or not at all.
     pub require_tls: Option<bool>,
+    /// Values for the template that subject, html, text and headers are when this is given: an
+    /// object, read by [`variables`](crate::variables).
+    pub variables: Option<Box<RawValue>>,
 }
 
 /// One file to attach, before any rule was looked at.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttachmentRequest {
     /// What readers may save it as.
@@ -83,7 +87,7 @@ pub struct AttachmentRequest {
 }
 
 /// A text that may be left out, which is not the same as refusing one with null.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum GivenText {
     /// Left out: one may be made.
     #[default]
@@ -95,12 +99,32 @@ pub enum GivenText {
 }
 
 impl GivenText {
+    /// Whether nothing is said of it.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// The text that was given.
+    pub fn as_deref(&self) -> Option<&str> {
+        match self {
+            Self::Given(text) => Some(text),
+            Self::Absent | Self::Refused => None,
+        }
+    }
+
     /// The text that was given.
     pub fn into_option(self) -> Option<String> {
         match self {
             Self::Given(text) => Some(text),
             Self::Absent | Self::Refused => None,
         }
+    }
+}
+
+impl Serialize for GivenText {
+    /// To be left out where it is absent.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.as_deref().serialize(serializer)
     }
 }
 

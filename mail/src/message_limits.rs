@@ -31,6 +31,8 @@ pub struct Limits {
     pub metadata_key_max_octets: usize,
     /// One metadata value.
     pub metadata_value_max_octets: usize,
+    /// The variables of one message, as JSON.
+    pub variables_max_octets: usize,
     /// How far ahead of now `send_at` may be.
     pub send_ahead_max: Duration,
     /// What `expires_in` may say.
@@ -52,6 +54,7 @@ impl Default for Limits {
             metadata_max: 20,
             metadata_key_max_octets: 64,
             metadata_value_max_octets: 512,
+            variables_max_octets: 64 * 1024,
             send_ahead_max: Duration::from_secs(30 * 86_400),
             // RFC 5321 section 4.5.4.1: nobody tries longer than five days.
             expires_in: Duration::from_secs(60)..=Duration::from_secs(5 * 86_400),

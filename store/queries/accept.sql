@@ -1,6 +1,6 @@
 -- One batch of sends, one statement, one commit. Requests whose idempotency key was taken insert
 -- nothing and come back as rows. Arrays are parallel within a group:
--- $1..$6 keys (sorted here: unsorted keys of two batches deadlock), $7..$21 messages, $22..$29
+-- $1..$6 keys (sorted here: unsorted keys of two batches deadlock), $7..$21 and $44 messages, $22..$29
 -- content, $30..$39 deliveries (each gives a queue row and its event). $40 = accepted at, $41 event types,
 -- $42 the recipients' look-up keys: one that is suppressed gets its final event (type 7) and no queue row, and what
 -- nobody is sent needs no content. Comes back as a row too, without a key. $43 is set where the event tells of a
@@ -20,15 +20,15 @@ lost AS MATERIALIZED (
   WHERE NOT EXISTS (SELECT FROM k WHERE k.request_id = u.request_id)),
 m AS (
   INSERT INTO message (id, content_id, account, stream, domain, content_class, shard, flags, sender,
-                       rfc_message_id, subject, recipients, tags, metadata, variables)
+                       rfc_message_id, subject, recipients, tags, metadata, variables, header)
   SELECT u.id, u.content_id, u.account, u.stream, u.domain, u.content_class, u.shard, u.flags, u.sender,
          u.rfc_message_id, u.subject, string_to_array(u.recipients, E'\n'), string_to_array(u.tags, E'\n'),
-         u.metadata, u.variables
+         u.metadata, u.variables, u.header
   FROM unnest($6::uuid[], $7::uuid[], $8::uuid[], $9::int4[], $10::int4[], $11::int4[], $12::int2[],
               $13::int2[], $14::int2[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[],
-              $20::text[], $21::text[])
+              $20::text[], $21::text[], $44::text[])
        AS u (request_id, id, content_id, account, stream, domain, content_class, shard, flags, sender,
-             rfc_message_id, subject, recipients, tags, metadata, variables)
+             rfc_message_id, subject, recipients, tags, metadata, variables, header)
   WHERE u.request_id <> ALL (ARRAY(SELECT request_id FROM lost))
   ON CONFLICT DO NOTHING
   RETURNING id, content_id, recipients),

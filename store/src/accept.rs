@@ -39,6 +39,8 @@ const WAITING_MAX: usize = 4_096;
 const WAITING_MAX_KB: usize = 128 * 1024;
 /// A request with more content than this would hold up a batch: it takes a connection of its own.
 const BATCHED_MAX_OCTETS: usize = 256 * 1024;
+/// And so does one with more deliveries.
+const BATCHED_MAX_DELIVERIES: usize = 64;
 
 /// One API request: one or more messages that are accepted together or not at all.
 #[derive(Debug, Clone)]
@@ -97,6 +99,10 @@ pub struct NewMessage {
     pub recipients: Vec<NewRecipient>,
     /// Messages of a request that share it store it once.
     pub content: Arc<NewContent>,
+    /// The fields that are its own, each with its CRLF, where the content is not a whole message.
+    pub header: Option<String>,
+    /// JSON of its variables, where the content is a template.
+    pub variables: Option<String>,
 }
 
 /// One recipient.
@@ -111,14 +117,27 @@ pub struct NewRecipient {
 /// What goes on the wire, but for the header block of each delivery.
 #[derive(Debug, Clone)]
 pub struct NewContent {
+    /// What `bytes` are.
+    pub kind: ContentKind,
     /// How long it is kept.
     pub class: RetentionClass,
-    /// Octets of `bytes` that are the header.
+    /// Octets of `bytes` that are the header; 0 in a template.
     pub header_len: usize,
     /// Header and body, plain.
     pub bytes: Vec<u8>,
-    /// SHA-256 of the canonicalised body, for DKIM.
+    /// SHA-256 of the canonicalised body, for DKIM; of no meaning in a template.
     pub body_hash: [u8; 32],
+}
+
+/// What the octets of a content row are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentKind {
+    /// A whole message, of this message alone.
+    Message,
+    /// A MIME entity: the header of each message that shares it goes before it.
+    Entity,
+    /// A template: each message that shares it makes an entity of it with its variables.
+    Template,
 }
 
 /// How many days content is kept after it was due.
@@ -235,7 +254,7 @@ impl Acceptor {
     pub async fn accept(&self, request: AcceptRequest) -> Result<Accepted, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Job::new(request, (self.committer.clock_now)(), reply)?;
-        let big = job.octets > BATCHED_MAX_OCTETS;
+        let big = job.octets > BATCHED_MAX_OCTETS || job.deliveries() > BATCHED_MAX_DELIVERIES;
         let kilobytes = u32::try_from(job.octets / 1024 + 1).unwrap_or(u32::MAX);
         let Ok(permit) = self.budget_kb.clone().try_acquire_many_owned(kilobytes) else {
             return Err(self.refuse());

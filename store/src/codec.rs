@@ -1,14 +1,18 @@
 //! How content is compressed at rest: zstd, one context a thread, plain when that is shorter.
-//! PostgreSQL compresses nothing: its own methods cost three times as much.
+//! PostgreSQL compresses nothing: its own methods cost three times as much. The stored codec also
+//! tells what the octets are, so that a version that does not know the kind cannot send them.
 
 use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
 
+use crate::accept::ContentKind;
 use crate::error::StoreError;
 
 const PLAIN: i16 = 0;
 const ZSTD: i16 = 1;
+/// Compression is the lowest bit, the kind what is above it.
+const KIND_STEP: i16 = 2;
 const ZSTD_LEVEL: i32 = 1;
 
 thread_local! {
@@ -24,8 +28,27 @@ pub(crate) struct Packed {
     pub(crate) bytes: Option<Vec<u8>>,
 }
 
+fn kind_code(kind: ContentKind) -> i16 {
+    match kind {
+        ContentKind::Message => 0,
+        ContentKind::Entity => KIND_STEP,
+        ContentKind::Template => 2 * KIND_STEP,
+    }
+}
+
+/// What the octets of a stored codec are.
+pub(crate) fn kind_of(codec: i16) -> Result<ContentKind, StoreError> {
+    match codec.div_euclid(KIND_STEP) {
+        0 => Ok(ContentKind::Message),
+        1 => Ok(ContentKind::Entity),
+        2 => Ok(ContentKind::Template),
+        _ => Err(StoreError::corrupt("content codec", codec)),
+    }
+}
+
 /// Compresses, if that helps.
-pub(crate) fn pack(plain: &[u8]) -> Packed {
+pub(crate) fn pack(kind: ContentKind, plain: &[u8]) -> Packed {
+    let kind = kind_code(kind);
     let compressed = COMPRESSOR.with_borrow_mut(|slot| {
         if slot.is_none() {
             *slot = Compressor::new(ZSTD_LEVEL).ok();
@@ -35,11 +58,11 @@ pub(crate) fn pack(plain: &[u8]) -> Packed {
     });
     match compressed {
         Some(bytes) if bytes.len() < plain.len() => Packed {
-            codec: ZSTD,
+            codec: kind + ZSTD,
             bytes: Some(bytes),
         },
         _ => Packed {
-            codec: PLAIN,
+            codec: kind + PLAIN,
             bytes: None,
         },
     }
@@ -47,10 +70,10 @@ pub(crate) fn pack(plain: &[u8]) -> Packed {
 
 /// The plain octets, whose number is known.
 pub(crate) fn unpack(codec: i16, stored: Vec<u8>, octets: usize) -> Result<Vec<u8>, StoreError> {
-    let plain = match codec {
+    kind_of(codec)?;
+    let plain = match codec.rem_euclid(KIND_STEP) {
         PLAIN => stored,
-        ZSTD => decompress(&stored, octets)?,
-        other => return Err(StoreError::corrupt("content codec", other)),
+        _ => decompress(&stored, octets)?,
     };
     if plain.len() != octets {
         return Err(StoreError::corrupt(
@@ -77,7 +100,7 @@ mod tests {
     use super::*;
 
     fn round(plain: &[u8]) -> i16 {
-        let packed = pack(plain);
+        let packed = pack(ContentKind::Message, plain);
         let stored = packed.bytes.unwrap_or_else(|| plain.to_vec());
         assert_eq!(unpack(packed.codec, stored, plain.len()).unwrap(), plain);
         packed.codec
@@ -91,11 +114,31 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_is_told_by_the_codec() {
+        let kinds = [
+            (ContentKind::Message, 0, 1),
+            (ContentKind::Entity, 2, 3),
+            (ContentKind::Template, 4, 5),
+        ];
+        for (kind, plain, compressed) in kinds {
+            assert_eq!(pack(kind, b"short").codec, plain);
+            let text = "Hello, ".repeat(500);
+            let packed = pack(kind, text.as_bytes());
+            assert_eq!(packed.codec, compressed);
+            let bytes = unpack(packed.codec, packed.bytes.unwrap(), text.len()).unwrap();
+            assert_eq!(bytes, text.as_bytes());
+            assert_eq!(kind_of(plain).unwrap(), kind);
+            assert_eq!(kind_of(compressed).unwrap(), kind);
+        }
+        assert!(kind_of(6).is_err() && kind_of(-1).is_err());
+    }
+
+    #[test]
     fn damaged_content_is_an_error() {
         assert!(unpack(ZSTD, b"not zstd".to_vec(), 10).is_err());
         assert!(unpack(PLAIN, b"abc".to_vec(), 4).is_err());
         assert!(unpack(7, b"abc".to_vec(), 3).is_err());
-        let packed = pack("Hello, ".repeat(500).as_bytes());
+        let packed = pack(ContentKind::Message, "Hello, ".repeat(500).as_bytes());
         assert!(unpack(packed.codec, packed.bytes.unwrap(), 10).is_err());
     }
 }

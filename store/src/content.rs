@@ -1,5 +1,7 @@
 //! Content of deliveries that are about to be sent.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use mail::ids::MessageId;
 use sqlx::FromRow;
@@ -7,7 +9,8 @@ use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use crate::codec::unpack;
+use crate::accept::ContentKind;
+use crate::codec::{kind_of, unpack};
 use crate::connections::Connections;
 use crate::database::Store;
 use crate::decode::{sha256, unsigned};
@@ -36,11 +39,19 @@ pub struct StoredMessage {
     pub recipients: Vec<String>,
     /// The Message-ID field.
     pub rfc_message_id: String,
-    /// Octets of `bytes` that are the header, without the empty line.
+    /// Goes before `bytes`: fields of its own, where `bytes` are shared; else empty.
+    pub header: String,
+    /// JSON of its variables, where `bytes` are a template.
+    pub variables: Option<String>,
+    /// The content; messages that share it have it in common.
+    pub content_id: Uuid,
+    /// What `bytes` are.
+    pub kind: ContentKind,
+    /// Octets of `bytes` that are header, the empty line included; 0 in a template.
     pub header_len: usize,
-    /// SHA-256 of the canonicalised body, for DKIM.
+    /// SHA-256 of the canonicalised body, for DKIM; of no meaning in a template.
     pub body_hash: [u8; 32],
-    /// Header and body.
+    /// Header and body, or what is shared of them.
     pub bytes: Bytes,
     /// Numbers of recipients that are suppressed, and until when if not for good.
     pub suppressed: Vec<(u16, Option<OffsetDateTime>)>,
@@ -65,22 +76,39 @@ struct Row {
     sender: String,
     recipients: Vec<String>,
     rfc_message_id: String,
+    header: Option<String>,
+    variables: Option<String>,
+    content_id: Uuid,
+    // The content comes with the first row of those that share it.
+    codec: Option<i16>,
+    seal_key: Option<i32>,
+    header_octets: Option<i32>,
+    octets: Option<i32>,
+    body_hash: Option<Vec<u8>>,
+    bytes: Option<Vec<u8>>,
+    suppressed: Option<Vec<i16>>,
+    suppressed_until: Option<Vec<Option<OffsetDateTime>>>,
+}
+
+struct ContentRow {
     codec: i16,
     seal_key: Option<i32>,
     header_octets: i32,
     octets: i32,
     body_hash: Vec<u8>,
     bytes: Vec<u8>,
-    suppressed: Option<Vec<i16>>,
-    suppressed_until: Option<Vec<Option<OffsetDateTime>>>,
 }
 
-impl Row {
-    fn octets(&self) -> usize {
-        usize::try_from(self.octets).unwrap_or(0)
-    }
+/// Content, unpacked.
+struct Content {
+    kind: ContentKind,
+    header_len: usize,
+    body_hash: [u8; 32],
+    bytes: Bytes,
+}
 
-    fn unpack(self) -> Result<StoredMessage, StoreError> {
+impl ContentRow {
+    fn unpack(self) -> Result<Content, StoreError> {
         if let Some(number) = self.seal_key {
             let detail = format!("sealed with key {number}, which this version does not do");
             return Err(StoreError::Corrupt {
@@ -88,11 +116,41 @@ impl Row {
                 detail,
             });
         }
-        let octets = self.octets();
+        let octets = usize::try_from(self.octets)
+            .map_err(|_| StoreError::corrupt("content length", self.octets))?;
         let header_len = usize::try_from(self.header_octets)
             .ok()
             .filter(|length| *length <= octets)
             .ok_or_else(|| StoreError::corrupt("header length", self.header_octets))?;
+        Ok(Content {
+            kind: kind_of(self.codec)?,
+            header_len,
+            body_hash: sha256("body hash", &self.body_hash)?,
+            bytes: Bytes::from(unpack(self.codec, self.bytes, octets)?),
+        })
+    }
+}
+
+impl Row {
+    /// Plain octets that came with this row.
+    fn octets(&self) -> usize {
+        self.octets
+            .and_then(|octets| usize::try_from(octets).ok())
+            .unwrap_or(0)
+    }
+
+    fn take_content(&mut self) -> Option<ContentRow> {
+        Some(ContentRow {
+            codec: self.codec?,
+            seal_key: self.seal_key,
+            header_octets: self.header_octets?,
+            octets: self.octets?,
+            body_hash: self.body_hash.take()?,
+            bytes: self.bytes.take()?,
+        })
+    }
+
+    fn with(self, content: &Content) -> Result<StoredMessage, StoreError> {
         let numbers = self.suppressed.unwrap_or_default().into_iter();
         let suppressed = numbers
             .zip(self.suppressed_until.unwrap_or_default())
@@ -107,17 +165,21 @@ impl Row {
             sender: self.sender,
             recipients: self.recipients,
             rfc_message_id: self.rfc_message_id,
-            header_len,
-            body_hash: sha256("body hash", &self.body_hash)?,
-            bytes: Bytes::from(unpack(self.codec, self.bytes, octets)?),
+            header: self.header.unwrap_or_default(),
+            variables: self.variables,
+            content_id: self.content_id,
+            kind: content.kind,
+            header_len: content.header_len,
+            body_hash: content.body_hash,
+            bytes: content.bytes.clone(),
             suppressed,
         })
     }
 }
 
 impl Store {
-    /// Messages and their content, in any order. One that is missing or cannot be read is left
-    /// out (and logged): it must not keep the others back.
+    /// Messages and their content, in any order; shared content is fetched and held once. One that
+    /// is missing or cannot be read is left out (and logged): it must not keep the others back.
     ///
     /// # Errors
     /// Of the database.
@@ -159,12 +221,29 @@ impl Store {
     }
 }
 
-fn unpack_all(rows: Vec<Row>) -> Vec<StoredMessage> {
-    let readable = |row: Row| {
+fn unpack_all(mut rows: Vec<Row>) -> Vec<StoredMessage> {
+    let mut contents: HashMap<Uuid, Content> = HashMap::new();
+    for row in &mut rows {
         let id = MessageId::from_uuid(row.id);
-        row.unpack()
-            .inspect_err(|error| tracing::error!(message = %id, %error, "content is unreadable"))
-            .ok()
-    };
-    rows.into_iter().filter_map(readable).collect()
+        match row.take_content().map(ContentRow::unpack) {
+            Some(Ok(content)) => {
+                contents.insert(row.content_id, content);
+            }
+            Some(Err(error)) => {
+                tracing::error!(message = %id, %error, "content is unreadable");
+            }
+            None => {}
+        }
+    }
+    rows.into_iter()
+        .filter_map(|row| {
+            let content = contents.get(&row.content_id)?;
+            let id = MessageId::from_uuid(row.id);
+            row.with(content)
+                .inspect_err(
+                    |error| tracing::error!(message = %id, %error, "a message is unreadable"),
+                )
+                .ok()
+        })
+        .collect()
 }

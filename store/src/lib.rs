@@ -57,10 +57,11 @@ pub mod webhook_log;
 pub mod webhook_pending;
 pub mod webhook_replay;
 pub mod webhook_settings;
+mod whole;
 
 pub use accept::{
-    AcceptObserver, AcceptRequest, Accepted, Acceptor, IdempotencyKey, NewContent, NewMessage,
-    NewRecipient, NoObserver, RetentionClass,
+    AcceptObserver, AcceptRequest, Accepted, Acceptor, ContentKind, IdempotencyKey, NewContent,
+    NewMessage, NewRecipient, NoObserver, RetentionClass,
 };
 pub use account::Account;
 pub use command::{CommandKind, CommandResult, MessagePlace, NewCommand, QueuedDelivery};
@@ -101,3 +102,4 @@ pub use webhook_log::{LogCursor, LogMessage, LogPage, LogRow};
 pub use webhook_pending::PendingCall;
 pub use webhook_replay::{NewReplay, Replay, ReplayPiece, ReplayState};
 pub use webhook_settings::{DisabledReason, EndpointChange, EndpointSummary};
+pub use whole::WholeMessage;

@@ -20,7 +20,7 @@ arguments() { # psql variables for $batch deliveries of several shards, as the s
 nil=00000000-0000-0000-0000-000000000000
 held="'$A', :'ls', :'le'"; keys=":'s', :'n', :'m', :'r', :'a'"
 declare -A runs=(
-  [accept]="'{}', '{}', '{}', '{}', '{}', :'g', :'g', :'g', :'one', :'one', :'one', :'one', :'s', :'one', :'x', :'x', :'x', :'x', :'nil', :'nil', :'nil', :'g', :'one', :'one', :'nil', :'one', :'one', :'b', :'b', :'s', :'later', :'g', :'one', :'one', :'one', :'one', :'nil', :'later', :'g', '$NOW', :'one', :'keys', :'later'"
+  [accept]="'{}', '{}', '{}', '{}', '{}', :'g', :'g', :'g', :'one', :'one', :'one', :'one', :'s', :'one', :'x', :'x', :'x', :'x', :'nil', :'nil', :'nil', :'g', :'one', :'one', :'nil', :'one', :'one', :'b', :'b', :'s', :'later', :'g', :'one', :'one', :'one', :'one', :'nil', :'later', :'g', '$NOW', :'one', :'keys', :'later', :'nil'"
   [poll]=":'hs', :'hn', :'hm', :'hr', '$NOW', 50"
   [contents]=":'m'"
   [intent]="$held, $keys, 77, '$NOW'"

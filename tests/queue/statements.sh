@@ -36,7 +36,7 @@ accept() { # accept "KEYS" "MESSAGES" SHARD ACCEPTED_AT [DUE]: one message of on
   echo "EXECUTE accept('{${ka:1}}', ARRAY[${kh:1}]::bytea[], ARRAY[${kh:1}]::bytea[], '{${kr:1}}', '{${kt:1}}'," \
        "$u, $u, $u, $o, $o, $o, $o, '{${sh:1}}', $z, $t, $t, $t, $t, $n, $n, $n," \
        "$u, $o, $z, $n, $z, $o, $b, $b," \
-       "'{${sh:1}}', ARRAY[${due_list:1}], $u, $z, $o, $o, $o, $n, ARRAY[${expire:1}], $u, '$at', $o, '{${text:1}}', $n);"
+       "'{${sh:1}}', ARRAY[${due_list:1}], $u, $z, $o, $o, $o, $n, ARRAY[${expire:1}], $u, '$at', $o, '{${text:1}}', $n, $n);"
 }
 cancel_direct() { # cancel_direct SHARD MESSAGE DUE THRESHOLD
   echo "EXECUTE cancel_direct('{$1}', ARRAY['$3'::timestamptz], '{$2}', '{0}', ARRAY[gen_random_uuid()], 8, '$4', NULL);"

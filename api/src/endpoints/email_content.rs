@@ -6,13 +6,14 @@ use axum::response::{IntoResponse, Response};
 use mail::content_parts::{AttachmentInfo, ContentParts};
 use mail::ids::MessageId;
 use serde::{Deserialize, Serialize};
+use store::{ContentKind, StoredMessage, WholeMessage};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::{Allowed, ReadEmails};
 use crate::body_budget::work_on;
 use crate::extract::{Parameters, PathId};
 use crate::openapi::{CommonProblems, GoneProblem, NotFoundProblem, ParameterProblem};
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Problem, chain};
 use crate::state::AppState;
 
 /// In which form content is wanted.
@@ -138,10 +139,11 @@ pub(crate) async fn get(
         .filter(|message| principal.may_see(message.test))
         .ok_or_else(Problem::not_found)?;
     let stored = state.store.content_to_show(id).await?;
-    let Some(raw) = stored.map(|stored| stored.bytes) else {
+    let Some(stored) = stored else {
         let detail = "the content of this email is not kept any more";
         return Err(Problem::new(Code::ContentGone, detail));
     };
+    let raw = whole(stored).await?.bytes;
     if !is_raw {
         let view = work_on(raw.len(), move || ContentView::new(id, &raw)).await?;
         return Ok(axum::Json(view).into_response());
@@ -162,4 +164,23 @@ pub(crate) async fn get(
         ),
     ];
     Ok((headers, raw).into_response())
+}
+
+/// The message in one piece, made off the reactor when that takes long.
+///
+/// # Errors
+/// What is stored is damaged.
+pub(super) async fn whole(stored: StoredMessage) -> Result<WholeMessage, Problem> {
+    let octets = match stored.kind {
+        // A template may take its time, however short it is.
+        ContentKind::Template => usize::MAX,
+        ContentKind::Entity | ContentKind::Message => stored.bytes.len(),
+    };
+    let id = stored.id;
+    let made = work_on(octets, move || stored.into_whole()).await?;
+    made.map_err(|error| {
+        tracing::error!(message = %id, error = chain(&error), "stored content cannot be filled in");
+        let detail = "the cause was logged under the id of this request";
+        Problem::new(Code::Internal, detail)
+    })
 }

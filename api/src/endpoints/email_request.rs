@@ -65,6 +65,11 @@ pub(crate) struct EmailRequestSchema {
     /// Deliver over authenticated TLS or not at all.
     #[schema(default = false)]
     require_tls: Option<bool>,
+    /// Values for `{{ name }}` in `subject`, `html`, `text` and the values of `headers`, which are
+    /// templates in the syntax of MiniJinja when this is given (`{}` counts) and plain text when it
+    /// is not. Values are escaped in `html`. A variable that is not given is an error.
+    #[schema(value_type = Option<HashMap<String, serde_json::Value>>, example = json!({"name": "Ana"}))]
+    variables: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// A file that goes with the message.

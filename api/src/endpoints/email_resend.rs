@@ -14,11 +14,12 @@ use mail::message_fields::bounded;
 use mail::restamp::restamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use store::{
-    AcceptRequest, IdempotencyKey, MessageFlags, MessageView, NewContent, NewMessage, NewRecipient,
-    SenderDomain, StoredMessage, Stream,
+    AcceptRequest, ContentKind, IdempotencyKey, MessageFlags, MessageView, NewContent, NewMessage,
+    NewRecipient, SenderDomain, StoredMessage, Stream,
 };
 use utoipa::ToSchema;
 
+use super::email_content::whole;
 use crate::auth::{Allowed, Principal, SendEmails};
 use crate::body_budget::{BodyBudget, work_on};
 use crate::extract::{JsonBody, PathId};
@@ -26,7 +27,8 @@ use crate::idempotency::{IdempotencyHeader, REPLAYED, body_hash, key_hash};
 use crate::openapi::{BodyProblems, CommonProblems, ConflictProblem, GoneProblem, NotFoundProblem};
 use crate::problem::{Code, FieldProblem, Problem, chain};
 use crate::random;
-use crate::send::{Outcome, accept, sandbox_pool, to_json};
+use crate::route::sandbox_pool;
+use crate::send::{Outcome, accept, to_json};
 use crate::state::AppState;
 
 /// Addresses that one request may name.
@@ -267,15 +269,17 @@ impl Again<'_> {
         let unix_ms = u64::try_from(state.clock.unix_ms()).unwrap_or_default();
         let id = MessageId::from_time_and_random(unix_ms, random::octets());
         let rfc_message_id = format!("<{}@{}>", id.digits(), self.domain.name);
-        let (old, new_id) = (content.bytes.clone(), rfc_message_id.clone());
-        let header_len = content.header_len;
+        let flags = content.flags;
+        let whole = whole(content).await?;
+        let (old, new_id) = (whole.bytes, rfc_message_id.clone());
+        let (octets, header_len) = (old.len(), whole.header_len);
         let work = move || restamp(&old, header_len, &new_id, now);
-        let stamped = work_on(content.bytes.len(), work).await?.map_err(|error| {
+        let stamped = work_on(octets, work).await?.map_err(|error| {
             tracing::error!(error = chain(&error), "restamping failed");
             Problem::new(Code::Internal, "the message could not be composed")
         })?;
         let answer = to_json(&self.answer(id))?;
-        let pool = match content.flags.contains(MessageFlags::TEST) {
+        let pool = match flags.contains(MessageFlags::TEST) {
             true => Some(sandbox_pool(state).await?),
             false => None,
         };
@@ -288,9 +292,11 @@ impl Again<'_> {
             stream: self.stream.no,
             class: self.stream.class,
             domain: self.domain.no,
-            flags: content.flags,
+            flags,
             sender: self.message.sender,
             rfc_message_id,
+            header: None,
+            variables: None,
             subject: self.message.subject,
             tags: self.message.tags,
             metadata: self.message.metadata,
@@ -301,10 +307,11 @@ impl Again<'_> {
                 .map(|(address, domain)| NewRecipient { address, domain })
                 .collect(),
             content: Arc::new(NewContent {
+                kind: ContentKind::Message,
                 class: state.config.retention,
                 header_len: stamped.header_len,
                 bytes: stamped.bytes,
-                body_hash: content.body_hash,
+                body_hash: whole.body_hash,
             }),
         };
         Ok((message, answer))

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mail::content_source::parse_request;
 use mail::ids::MessageId;
-use mail::message::Message;
 use mail::message_fields::{FieldError, SendRequest};
 
 use super::email_request::EmailRequestSchema;
@@ -50,10 +50,15 @@ pub(crate) async fn send(
     JsonBody { value, raw, room }: JsonBody<SendRequest>,
 ) -> Result<Response, Problem> {
     let idempotency_key = idempotency.key()?;
-    let (config, octets) = (state.config.clone(), raw.len());
+    let config = state.config.clone();
+    // A template may take its time, however short it is.
+    let octets = match value.variables {
+        Some(_) => usize::MAX,
+        None => raw.len(),
+    };
     let work = move || {
         let body_hash = idempotency_key.is_some().then(|| body_hash(&raw));
-        let message = Message::parse(value, &config.message_limits);
+        let message = parse_request(value, &config.message_limits);
         (idempotency_key.zip(body_hash), message)
     };
     let (same, message) = work_on(octets, work).await?;
@@ -84,7 +89,7 @@ pub(super) fn answered(outcome: Outcome) -> Response {
 
 /// What is wrong with the fields. Content beyond the limit is a message too large, whatever else
 /// is wrong with it.
-fn refusal(errors: Vec<FieldError>) -> Problem {
+pub(crate) fn refusal(errors: Vec<FieldError>) -> Problem {
     let is_content =
         |error: &FieldError| matches!(error.pointer.as_str(), "/html" | "/text" | "/attachments");
     let too_large = errors

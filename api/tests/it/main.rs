@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod batch;
+mod batch_handling;
+mod batch_refusals;
 mod bodies;
 mod commands;
 #[path = "../../../tests/src/dns.rs"]

@@ -8,6 +8,7 @@ use mail::ids::MessageId;
 use store::{StoreError, StoredMessage};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::fill_in::fill_in;
 use crate::node::Node;
 
 /// Messages in one statement at most. Content is in memory from here to the end of the attempt.
@@ -60,6 +61,7 @@ impl Contents {
             ids.dedup();
             match node.store.contents(&ids).await {
                 Ok(messages) => {
+                    let messages = fill_in(&node.signatures, messages).await;
                     let found: HashMap<MessageId, Arc<StoredMessage>> = messages
                         .into_iter()
                         .map(|message| (message.id, Arc::new(message)))

@@ -32,7 +32,12 @@ pub(crate) async fn converse(
     prepared: &Prepared,
     intent: Option<Intent>,
 ) -> Conversation {
-    let parts: [&[u8]; 2] = [&prepared.header_block, &prepared.message.bytes];
+    let message = &prepared.message;
+    let parts: [&[u8]; 3] = [
+        &prepared.header_block,
+        message.header.as_bytes(),
+        &message.bytes,
+    ];
     let content = match WireContent::parse(&parts) {
         Ok(content) if prepared.needs_smtputf8() => content.with_utf8_headers(),
         Ok(content) => content,

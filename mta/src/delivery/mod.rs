@@ -4,6 +4,7 @@
 mod connect;
 mod contents;
 mod converse;
+mod fill_in;
 mod outcome;
 mod prepare;
 

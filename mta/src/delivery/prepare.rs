@@ -161,15 +161,16 @@ async fn sign(node: &Node, message: &Arc<StoredMessage>) -> Result<Vec<u8>, OwnF
     let now = node.clock.now();
     let message = message.clone();
     let work = move || {
-        let headers = message.bytes.get(..message.header_len).unwrap_or_default();
+        let shared = message.bytes.get(..message.header_len).unwrap_or_default();
         // The empty line before the body is no header.
-        let headers = match headers.strip_suffix(b"\r\n\r\n") {
-            Some(fields) => &headers[..fields.len() + 2],
-            None => headers,
+        let shared = match shared.strip_suffix(b"\r\n\r\n") {
+            Some(fields) => &shared[..fields.len() + 2],
+            None => shared,
         };
+        let headers = [message.header.as_bytes(), shared].concat();
         let expires = (now + SIGNATURE_LIFE).unix_timestamp();
         signers[0].sign(
-            headers,
+            &headers,
             &message.body_hash,
             now.unix_timestamp(),
             Some(expires),

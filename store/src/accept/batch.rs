@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use mail::ids::MessageId;
 use mail::retry::StreamClass;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,8 @@ use crate::queue::{DeliveryKey, SHARDS_A_CLASS};
 const OPERATION: &str = "accept mail";
 const BATCH_MAX_DELIVERIES: usize = 256;
 const BATCH_MAX_OCTETS: usize = 4 * 1024 * 1024;
+/// Big requests that commit at once: the rest of their connections is for everything else.
+const ALONE_MAX: usize = 3;
 
 /// What waits, shared by the lanes.
 pub(super) struct Inbox {
@@ -120,6 +122,7 @@ pub(super) struct Committer {
     pub(super) hints: Arc<dyn QueueHints>,
     pub(super) observer: Arc<dyn AcceptObserver>,
     turn: AtomicUsize,
+    alone: Semaphore,
 }
 
 impl Committer {
@@ -135,6 +138,7 @@ impl Committer {
             hints,
             observer,
             turn: AtomicUsize::new(0),
+            alone: Semaphore::new(ALONE_MAX),
         }
     }
 
@@ -143,10 +147,12 @@ impl Committer {
         let pool = self.store.general.clone();
         let more = tracker.clone();
         tracker.spawn(async move {
+            let turn = self.alone.acquire().await;
             if let Some(batch) = self.prepare(vec![job]).await {
                 // The request has its answer either way.
                 let _ = self.commit_all(&pool, batch, &more).await;
             }
+            drop(turn);
         });
     }
 

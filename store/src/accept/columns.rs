@@ -58,8 +58,10 @@ struct Messages<'a> {
     recipients: Vec<String>,
     tags: Vec<Option<String>>,
     metadata: Vec<Option<&'a str>>,
-    /// Of messages made from a template: this version stores none.
+    /// Of messages whose content is a template.
     variables: Vec<Option<&'a str>>,
+    /// Of messages that share their content.
+    headers: Vec<Option<&'a str>>,
 }
 
 #[derive(Default)]
@@ -169,6 +171,7 @@ impl<'a> Columns<'a> {
                 .bind(deliveries.event_types)
                 .bind(deliveries.look_up_keys)
                 .bind(deliveries.event_next_ats)
+                .bind(messages.headers)
                 .fetch_all(connection)
                 .await?;
         let (mut lost, mut suppressed) = (HashSet::new(), HashSet::new());
@@ -215,7 +218,8 @@ impl<'a> Messages<'a> {
         self.tags
             .push((!message.tags.is_empty()).then(|| message.tags.join("\n")));
         self.metadata.push(message.metadata.as_deref());
-        self.variables.push(None);
+        self.variables.push(message.variables.as_deref());
+        self.headers.push(message.header.as_deref());
     }
 }
 

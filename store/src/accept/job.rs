@@ -1,6 +1,7 @@
 //! One request on its way into the database: its ids are fixed here, before the first try, so that
 //! a second try of the same commit changes nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mail::ids::{DELIVERIES_MAX, uuid_v7};
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
-use super::{AcceptRequest, Accepted, NewContent, NewMessage};
+use super::{AcceptRequest, Accepted, ContentKind, NewContent, NewMessage};
 use crate::codec::{Packed, pack};
 use crate::decode::signed;
 use crate::error::StoreError;
@@ -50,7 +51,7 @@ pub(super) struct Job {
     pub(super) event_ids: Vec<Uuid>,
     pub(super) accepted_at: OffsetDateTime,
     pub(super) shards: Option<Shards>,
-    /// Plain octets of content.
+    /// Plain octets of content, and of what single messages add to it.
     pub(super) octets: usize,
     reply: oneshot::Sender<Result<Accepted, StoreError>>,
     permit: Option<OwnedSemaphorePermit>,
@@ -71,10 +72,7 @@ impl Job {
             .sum();
         Ok(Self {
             request_id: new_id(now),
-            octets: contents
-                .iter()
-                .map(|content| content.content.bytes.len())
-                .sum(),
+            octets: octets(&contents, &request.messages),
             contents,
             content_of,
             event_ids: (0..deliveries).map(|_| new_id(now)).collect(),
@@ -101,7 +99,7 @@ impl Job {
     /// Compresses the content: takes a while, must not be done on the reactor.
     pub(super) fn pack(&mut self) {
         for content in &mut self.contents {
-            content.packed = Some(pack(&content.content.bytes));
+            content.packed = Some(pack(content.content.kind, &content.content.bytes));
         }
     }
 
@@ -159,21 +157,36 @@ fn check(message: &NewMessage) -> Result<(), StoreError> {
     if message.content.header_len > message.content.bytes.len() {
         return invalid("content", "the header is longer than the whole");
     }
+    let kind = message.content.kind;
+    if message.header.is_some() != (kind != ContentKind::Message)
+        || message.variables.is_some() != (kind == ContentKind::Template)
+    {
+        return invalid("message", "header or variables do not go with its content");
+    }
     Ok(())
+}
+
+fn octets(contents: &[JobContent], messages: &[NewMessage]) -> usize {
+    let contents = contents.iter().map(|content| content.content.bytes.len());
+    let own = messages.iter().map(|message| {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        length(&message.header) + length(&message.variables)
+    });
+    contents.chain(own).sum()
 }
 
 /// The id of content carries when its last message is due: partitions are dropped by it.
 fn contents(messages: &[NewMessage]) -> (Vec<JobContent>, Vec<usize>) {
     let mut distinct: Vec<(Arc<NewContent>, OffsetDateTime)> = Vec::new();
+    let mut known: HashMap<*const NewContent, usize> = HashMap::new();
     let mut content_of = Vec::with_capacity(messages.len());
     for message in messages {
-        let known = distinct
-            .iter()
-            .rposition(|(content, _)| Arc::ptr_eq(content, &message.content));
-        let index = known.unwrap_or_else(|| {
-            distinct.push((message.content.clone(), message.due_at));
-            distinct.len() - 1
-        });
+        let index = *known
+            .entry(Arc::as_ptr(&message.content))
+            .or_insert_with(|| {
+                distinct.push((message.content.clone(), message.due_at));
+                distinct.len() - 1
+            });
         distinct[index].1 = distinct[index].1.max(message.due_at);
         content_of.push(index);
     }

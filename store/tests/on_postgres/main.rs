@@ -15,6 +15,7 @@ mod ownership;
 mod partitions;
 mod searching;
 mod settling;
+mod sharing;
 mod suppression;
 mod webhooks;
 mod world;

@@ -162,7 +162,10 @@ impl World {
             due_at: NOW,
             expires_at: NOW + Duration::from_secs(432_000),
             recipients: vec![self.recipient("ana@example.com")],
+            header: None,
+            variables: None,
             content: Arc::new(NewContent {
+                kind: ContentKind::Message,
                 class: RetentionClass::Week,
                 header_len: header.len(),
                 bytes: format!("{header}\r\n{body}").into_bytes(),

@@ -1,0 +1,12 @@
+-- Messages that share their content (docs/decisions/0011-shared-content.md).
+--
+-- header: the fields that are a message's own (From to MIME-Version), where its content does not
+-- begin with them. What a content row holds is told by its codec:
+--   0, 1  a whole message, plain or zstd: header is NULL
+--   2, 3  a MIME entity that messages share; each has its header
+--   4, 5  a template (JSON of its fields) that messages share; each has its header and variables
+-- An older version refuses codecs it does not know, and so leaves such mail to those that do.
+--
+-- Online: a column without default changes the catalogue only. The lock waits for statements under
+-- way, and none of ours takes longer than statement_timeout.
+ALTER TABLE message ADD COLUMN header text;
