@@ -7,16 +7,21 @@
 
 mod auth;
 mod body_budget;
+mod callers;
+mod client_address;
 mod commands;
 mod config;
 mod domains;
 mod encoding;
 mod endpoints;
 mod extract;
+mod grants;
 mod idempotency;
 mod inbox_access;
 mod json;
+mod key_uses;
 pub mod keys;
+mod limits;
 mod metrics;
 mod observe;
 mod openapi;
@@ -33,7 +38,8 @@ mod timestamp;
 mod web_page;
 mod webhook_url;
 
-pub use config::ApiConfig;
+pub use callers::Callers;
+pub use config::{ApiConfig, RateLimits};
 pub use domains::KeyMaker;
 pub use metrics::ApiMetrics;
 pub use openapi::{openapi_document, openapi_yaml};

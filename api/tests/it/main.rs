@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api_keys;
 mod bodies;
 mod commands;
 #[path = "../../../tests/src/dns.rs"]
@@ -11,9 +12,11 @@ mod document;
 mod domains;
 mod full_sends;
 mod inbox;
+mod key_restrictions;
 mod keys;
 mod lists;
 mod platform;
+mod rate_limits;
 mod raw;
 mod reading;
 mod sandbox;
