@@ -26,27 +26,33 @@ pub(crate) trait Permission: Send {
     const SCOPE: &'static str;
     /// Whether test keys may do it too: what it reaches is theirs alone or told apart by mode.
     const TEST_KEYS: bool;
+    /// Whether keys that are restricted to domains may do it too: what it reaches can be told apart
+    /// by sending domain, and is.
+    const DOMAIN_KEYS: bool;
 }
 
 macro_rules! permissions {
-    ($($name:ident => $scope:literal, test keys: $test_keys:literal;)+) => {$(
+    ($($name:ident => $scope:literal, test keys: $test_keys:literal
+       $(, keys of some domains: $domain_keys:literal)?;)+) => {$(
         #[doc = concat!("Needs the scope `", $scope, "`.")]
         pub(crate) struct $name;
 
         impl Permission for $name {
             const SCOPE: &'static str = $scope;
             const TEST_KEYS: bool = $test_keys;
+            // What says nothing of it refuses them.
+            const DOMAIN_KEYS: bool = [$($domain_keys,)? false][0];
         }
     )+};
 }
 
 permissions! {
-    SendEmails => "emails:send", test keys: true;
-    ReadEmails => "emails:read", test keys: true;
+    SendEmails => "emails:send", test keys: true, keys of some domains: true;
+    ReadEmails => "emails:read", test keys: true, keys of some domains: true;
     ManageWebhooks => "webhooks:*", test keys: false;
     ManageSuppressions => "suppressions:*", test keys: false;
-    ManageDomains => "domains:*", test keys: false;
-    ManageKeys => "keys:*", test keys: true;
+    ManageDomains => "domains:*", test keys: false, keys of some domains: true;
+    ManageKeys => "keys:*", test keys: true, keys of some domains: true;
 }
 
 /// The account that a key speaks for.
@@ -60,23 +66,36 @@ pub(crate) struct Principal {
 }
 
 impl Principal {
-    /// Whether mail sent in test mode (or not) may be shown: live keys see all of the account's.
-    pub(crate) fn may_see(&self, is_test_mail: bool) -> bool {
-        is_test_mail || !self.test
+    /// Whether mail of the account, sent in test mode or not and from this domain of it, exists for
+    /// this key: live keys see both modes, keys that are restricted to domains see theirs.
+    pub(crate) fn may_see(&self, is_test_mail: bool, sender: Option<&DomainName>) -> bool {
+        let is_theirs = || match self.domains() {
+            None => true,
+            Some(_) => sender.is_some_and(|name| self.has_domain(name)),
+        };
+        (is_test_mail || !self.test) && is_theirs()
+    }
+
+    /// The only domains of its account that it has to do with; none: all.
+    pub(crate) fn domains(&self) -> Option<&[DomainName]> {
+        self.key.domains.as_deref()
+    }
+
+    /// Whether it has to do with this domain.
+    pub(crate) fn has_domain(&self, name: &DomainName) -> bool {
+        self.domains().is_none_or(|domains| domains.contains(name))
     }
 
     /// A key may be restricted to some of its account's domains.
     ///
     /// # Errors
     /// It is, and not to this one.
-    pub(crate) fn may_send_from(&self, domain: &DomainName) -> Result<(), Problem> {
-        match &self.key.domains {
-            Some(allowed) if !allowed.contains(domain) => {
-                let detail = format!("the API key is restricted to other domains than {domain}");
-                Err(Problem::new(Code::DomainNotAllowed, detail))
-            }
-            _ => Ok(()),
+    pub(crate) fn may_use_domain(&self, domain: &DomainName) -> Result<(), Problem> {
+        if self.has_domain(domain) {
+            return Ok(());
         }
+        let detail = format!("the API key is restricted to other domains than {domain}");
+        Err(Problem::new(Code::DomainNotAllowed, detail))
     }
 }
 
@@ -99,6 +118,11 @@ impl<P: Permission> FromRequestParts<AppState> for Allowed<P> {
             let detail = "this is about live mail too, so a test key can neither see nor change it; \
                           use a live key";
             return Err(Problem::new(Code::TestKeyNotAllowed, detail));
+        }
+        if key.domains.is_some() && !P::DOMAIN_KEYS {
+            let detail = "this is about all domains of the account, and the API key is restricted to \
+                          some; use a key that is not";
+            return Err(Problem::new(Code::DomainNotAllowed, detail));
         }
         let principal = Principal {
             account: key.account,
@@ -159,7 +183,7 @@ fn check_network(key: &ApiKey, address: Option<IpAddr>) -> Result<(), Problem> {
 async fn count(key: &ApiKey, parts: &Parts, state: &AppState) -> Result<(), Problem> {
     let cell = parts.extensions.get::<StandingCell>();
     let limiter = &state.callers.limiter;
-    match limiter.admit(key.account, key.id, cell).await {
+    match limiter.admit(key, cell).await {
         Ok(counted) => {
             if counted == Counted::Alone {
                 state.metrics.rate_limits_alone.inc();

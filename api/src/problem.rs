@@ -44,7 +44,7 @@ codes! {
     MissingScope, FORBIDDEN, "missing_scope", "The API key may not do this";
     TestKeyNotAllowed, FORBIDDEN, "test_key_not_allowed", "A test key may not do this";
     SenderNotVerified, FORBIDDEN, "sender_not_verified", "The sender's domain is not verified";
-    DomainNotAllowed, FORBIDDEN, "domain_not_allowed", "The API key may not send from this domain";
+    DomainNotAllowed, FORBIDDEN, "domain_not_allowed", "The API key is restricted to other domains";
     NetworkNotAllowed, FORBIDDEN, "network_not_allowed", "The API key may not be used from here";
     KeyEscalation, FORBIDDEN, "key_escalation", "A key cannot give more than it has";
     NotFound, NOT_FOUND, "not_found", "There is no such thing";

@@ -1,11 +1,13 @@
 //! What an account does with its API keys: makes, lists, rotates and revokes them; and when each was
 //! last used. Who may do that is not decided here.
 
+use mail::domain_name::DomainName;
 use mail::ids::ApiKeyId;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::database::Store;
+use crate::decode::domain_texts;
 use crate::error::{During, StoreError};
 use crate::key::{ApiKey, Columns, from_columns};
 use crate::numbers::AccountNo;
@@ -27,11 +29,13 @@ pub struct NewApiKey<'a> {
 
 /// Which keys somebody may see and change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeysOf {
+pub struct KeysOf<'a> {
     /// Those of this account,
     pub account: AccountNo,
     /// and of these only the test keys.
     pub only_test: bool,
+    /// and of these only keys that are restricted to some of these domains; none: all.
+    pub within_domains: Option<&'a [DomainName]>,
 }
 
 /// A key as its account sees it. Its own `expires_at` is that of the newest secret.
@@ -100,10 +104,7 @@ impl Store {
     /// `Conflict` when id or hash is taken; of the database.
     pub async fn add_key(&self, new: &NewApiKey<'_>) -> Result<(), StoreError> {
         let key = new.key;
-        let domains: Option<Vec<&str>> = key
-            .domains
-            .as_ref()
-            .map(|names| names.iter().map(|name| name.as_str()).collect());
+        let domains = key.domains.as_deref().map(domain_texts);
         sqlx::query(
             "INSERT INTO api_key (id, account, hash, hint, test, scopes, created_at, expires_at,
                                   name, domains, networks)
@@ -153,7 +154,7 @@ impl Store {
     /// Of the database.
     pub async fn keys(
         &self,
-        of: KeysOf,
+        of: KeysOf<'_>,
         limit: i64,
         after: Option<ApiKeyId>,
     ) -> Result<Vec<KeySummary>, StoreError> {
@@ -161,12 +162,14 @@ impl Store {
             "SELECT id, account, test, scopes, domains, networks, expires_at, name, hint,
                     created_at, last_used_at, previous_until, revoked_at
              FROM api_key WHERE account = $1 AND id > $3 AND (test OR NOT $2)
+                                AND ($5::text[] IS NULL OR domains <@ $5)
              ORDER BY id LIMIT $4",
         )
         .bind(of.account.0)
         .bind(of.only_test)
         .bind(after.map_or(Uuid::nil(), ApiKeyId::uuid))
         .bind(limit)
+        .bind(of.within_domains.map(domain_texts))
         .fetch_all(&self.general)
         .await
         .during("list API keys")?;
@@ -177,15 +180,21 @@ impl Store {
     ///
     /// # Errors
     /// Of the database.
-    pub async fn key(&self, of: KeysOf, id: ApiKeyId) -> Result<Option<KeySummary>, StoreError> {
+    pub async fn key(
+        &self,
+        of: KeysOf<'_>,
+        id: ApiKeyId,
+    ) -> Result<Option<KeySummary>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
             "SELECT id, account, test, scopes, domains, networks, expires_at, name, hint,
                     created_at, last_used_at, previous_until, revoked_at
-             FROM api_key WHERE account = $1 AND id = $3 AND (test OR NOT $2)",
+             FROM api_key WHERE account = $1 AND id = $3 AND (test OR NOT $2)
+                                AND ($4::text[] IS NULL OR domains <@ $4)",
         )
         .bind(of.account.0)
         .bind(of.only_test)
         .bind(id.uuid())
+        .bind(of.within_domains.map(domain_texts))
         .fetch_optional(&self.general)
         .await
         .during("read an API key")?;
@@ -200,7 +209,7 @@ impl Store {
     /// `Conflict` when the hash is taken; of the database.
     pub async fn rotate_key(
         &self,
-        of: KeysOf,
+        of: KeysOf<'_>,
         id: ApiKeyId,
         secret_sha256: [u8; 32],
         hint: &str,
@@ -212,6 +221,7 @@ impl Store {
                SELECT id, hash, previous_hash FROM api_key
                WHERE account = $1 AND id = $3 AND (test OR NOT $2) AND revoked_at IS NULL
                      AND (expires_at IS NULL OR expires_at > $7)
+                     AND ($8::text[] IS NULL OR domains <@ $8)
                FOR NO KEY UPDATE)
              UPDATE api_key SET hash = $4, hint = $5, previous_hash = before.hash,
                                 previous_until = $6
@@ -225,6 +235,7 @@ impl Store {
         .bind(hint)
         .bind(previous_until)
         .bind(at)
+        .bind(of.within_domains.map(domain_texts))
         .fetch_optional(&self.general)
         .await
         .unless_taken("rotate an API key", "API key")?;
@@ -243,19 +254,21 @@ impl Store {
     /// Of the database.
     pub async fn revoke_key(
         &self,
-        of: KeysOf,
+        of: KeysOf<'_>,
         id: ApiKeyId,
         at: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         let hashes: Option<(Vec<u8>, Option<Vec<u8>>)> = sqlx::query_as(
             "UPDATE api_key SET revoked_at = coalesce(revoked_at, $4)
              WHERE account = $1 AND id = $3 AND (test OR NOT $2)
+                   AND ($5::text[] IS NULL OR domains <@ $5)
              RETURNING hash, previous_hash",
         )
         .bind(of.account.0)
         .bind(of.only_test)
         .bind(id.uuid())
         .bind(at)
+        .bind(of.within_domains.map(domain_texts))
         .fetch_optional(&self.general)
         .await
         .during("revoke an API key")?;

@@ -79,7 +79,7 @@ pub use intent::OpenIntent;
 pub use key::ApiKey;
 pub use key_admin::{KeySummary, KeysOf, NewApiKey};
 pub use lease::{DispatcherLease, LeaseRow, Renewed, SearchLease};
-pub use message::MessageView;
+pub use message::{MessageView, SentMessage};
 pub use numbers::{
     AccountNo, DomainNo, EndpointNo, Epoch, EventFlags, MessageFlags, PoolNo, QueueFlags,
     RecipientDomainNo, ShardNo, StreamNo, micros,

@@ -27,8 +27,10 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Whose bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BucketName {
-    /// The account's, shared by its keys.
+    /// The account's, shared by its live keys.
     Account,
+    /// The account's, shared by its test keys: trying things out takes nothing from live mail.
+    AccountTest,
     /// One key's.
     Key(ApiKeyId),
 }
@@ -182,6 +184,7 @@ fn redis_key(account: AccountNo, name: BucketName) -> String {
     let account = account.0;
     match name {
         BucketName::Account => format!("postrider:rate:{{{account}}}"),
+        BucketName::AccountTest => format!("postrider:rate:{{{account}}}:test"),
         BucketName::Key(id) => format!("postrider:rate:{{{account}}}:{id}"),
     }
 }
@@ -199,10 +202,9 @@ mod tests {
         let id = ApiKeyId::from_uuid(uuid::Uuid::nil());
         let key = redis_key(AccountNo(7), BucketName::Key(id));
         assert!(key.starts_with("postrider:rate:{7}:key_"), "{key}");
-        assert_eq!(
-            redis_key(AccountNo(7), BucketName::Account),
-            "postrider:rate:{7}"
-        );
+        let account = |name| redis_key(AccountNo(7), name);
+        assert_eq!(account(BucketName::Account), "postrider:rate:{7}");
+        assert_eq!(account(BucketName::AccountTest), "postrider:rate:{7}:test");
     }
 
     #[tokio::test]

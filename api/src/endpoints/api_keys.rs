@@ -23,10 +23,11 @@ use crate::state::AppState;
 
 impl Principal {
     /// The keys it may see and change.
-    fn keys(&self) -> KeysOf {
+    fn keys(&self) -> KeysOf<'_> {
         KeysOf {
             account: self.account,
             only_test: self.test,
+            within_domains: self.domains(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use store::{BucketName, SharedBucket, Taken};
+use store::{ApiKey, BucketName, SharedBucket, Taken};
 
 use super::gcra::{Bucket, Quota};
 use super::{Decision, LimitOf, Quotas, Standing, Verdict};
@@ -22,7 +22,8 @@ const REFUSAL_MIN: Duration = Duration::from_millis(1);
 /// One key's state.
 pub(super) struct Caller {
     quotas: Quotas,
-    name: BucketName,
+    account_name: BucketName,
+    key_name: BucketName,
     account: Arc<Mutex<Bucket>>,
     state: Mutex<State>,
     /// One request at a time asks for all that wait.
@@ -43,10 +44,16 @@ struct State {
 }
 
 impl Caller {
-    pub(super) fn new(quotas: Quotas, name: BucketName, account: Arc<Mutex<Bucket>>) -> Self {
+    /// `account` is what is known of the bucket that the key shares with the others of its account
+    /// and mode.
+    pub(super) fn new(quotas: Quotas, key: &ApiKey, account: Arc<Mutex<Bucket>>) -> Self {
         Self {
             quotas,
-            name,
+            account_name: match key.test {
+                true => BucketName::AccountTest,
+                false => BucketName::Account,
+            },
+            key_name: BucketName::Key(key.id),
             account,
             state: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
@@ -80,8 +87,8 @@ impl Caller {
         let wanted = next.clamp(1, ahead.clamp(1, LEASE_MAX));
         let buckets = self.quotas.each().map(|(of, quota)| SharedBucket {
             name: match of {
-                LimitOf::Account => BucketName::Account,
-                LimitOf::Key => self.name,
+                LimitOf::Account => self.account_name,
+                LimitOf::Key => self.key_name,
             },
             per_second: quota.per_second(),
             burst: quota.burst(),

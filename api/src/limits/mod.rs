@@ -16,7 +16,7 @@ use axum::response::Response;
 use mail::ids::ApiKeyId;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use store::{AccountNo, BucketName, RateLimitStore};
+use store::{AccountNo, ApiKey, RateLimitStore};
 
 use self::caller::Caller;
 use self::gcra::{Bucket, Quota};
@@ -130,8 +130,9 @@ pub(crate) struct Limiter {
     quotas: Quotas,
     nodes: u32,
     shared: Option<RateLimitStore>,
-    accounts: Cache<AccountNo, Arc<Mutex<Bucket>>>,
-    callers: Cache<(AccountNo, ApiKeyId), Arc<Caller>>,
+    /// By account and mode.
+    accounts: Cache<(AccountNo, bool), Arc<Mutex<Bucket>>>,
+    callers: Cache<ApiKeyId, Arc<Caller>>,
     started: Instant,
 }
 
@@ -157,14 +158,13 @@ impl Limiter {
     /// It is one too many.
     pub(crate) async fn admit(
         &self,
-        account: AccountNo,
-        key: ApiKeyId,
+        key: &ApiKey,
         cell: Option<&StandingCell>,
     ) -> Result<Counted, TooMany> {
         if self.quotas.each().next().is_none() {
             return Ok(Counted::Not);
         }
-        let (decision, counted) = self.decide(account, key).await;
+        let (decision, counted) = self.decide(key).await;
         if let (Some(cell), Some(standing)) = (cell, decision.standing) {
             // One request, one key: it is set once.
             let _ = cell.0.set(standing);
@@ -175,8 +175,8 @@ impl Limiter {
         }
     }
 
-    async fn decide(&self, account: AccountNo, key: ApiKeyId) -> (Decision, Counted) {
-        let caller = self.caller(account, key);
+    async fn decide(&self, key: &ApiKey) -> (Decision, Counted) {
+        let caller = self.caller(key);
         if let Some(decision) = caller.at_hand(self.now()) {
             return (decision, Counted::Shared);
         }
@@ -191,7 +191,7 @@ impl Limiter {
                 return (decision, Counted::Shared);
             }
             let (wanted, buckets) = caller.wish(asked_at);
-            if let Ok(taken) = shared.take(account, wanted, &buckets).await {
+            if let Ok(taken) = shared.take(key.account, wanted, &buckets).await {
                 let now = self.now();
                 caller.refill(&taken, asked_at, now);
                 if let Some(decision) = caller.at_hand(now) {
@@ -202,10 +202,11 @@ impl Limiter {
         (caller.alone(self.nodes, self.now()), Counted::Alone)
     }
 
-    fn caller(&self, account: AccountNo, key: ApiKeyId) -> Arc<Caller> {
-        self.callers.get_with((account, key), || {
-            let bucket = self.accounts.get_with(account, Arc::default);
-            Arc::new(Caller::new(self.quotas, BucketName::Key(key), bucket))
+    fn caller(&self, key: &ApiKey) -> Arc<Caller> {
+        self.callers.get_with(key.id, || {
+            let bucket = (key.account, key.test);
+            let bucket = self.accounts.get_with(bucket, Arc::default);
+            Arc::new(Caller::new(self.quotas, key, bucket))
         })
     }
 

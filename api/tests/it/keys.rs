@@ -65,6 +65,7 @@ async fn revoked_and_expired_keys_are_refused() {
     let of = store::KeysOf {
         account: account.no,
         only_test: false,
+        within_domains: None,
     };
     state.store.revoke_key(of, id, now).await.unwrap();
     platform

@@ -97,6 +97,7 @@ async fn a_revoked_key_is_let_in_no_more() {
     let of = KeysOf {
         account: world.account.no,
         only_test: false,
+        within_domains: None,
     };
     assert!(store.revoke_key(of, id, NOW).await.unwrap());
     assert_eq!(store.key_by_hash(&hash).await.unwrap(), None);

@@ -46,6 +46,7 @@ async fn a_rotated_key_has_two_secrets_for_a_while() {
     let of = KeysOf {
         account: key.account,
         only_test: false,
+        within_domains: None,
     };
     let (first, second, third) = ([1; 32], [2; 32], [3; 32]);
     add(store, &key, first).await;
@@ -94,7 +95,11 @@ async fn strangers_and_test_keys_see_and_change_only_theirs() {
     );
     add(store, &live, [1; 32]).await;
     add(store, &test, [2; 32]).await;
-    let of = |account, only_test| KeysOf { account, only_test };
+    let of = |account, only_test| KeysOf {
+        account,
+        only_test,
+        within_domains: None,
+    };
     let stranger = AccountNo(world.account.no.0 + 1);
     for of in [of(stranger, false), of(world.account.no, true)] {
         assert_eq!(store.key(of, live.id).await.unwrap(), None);
@@ -135,6 +140,7 @@ async fn the_last_use_only_moves_forward() {
     let of = KeysOf {
         account: key.account,
         only_test: false,
+        within_domains: None,
     };
     let shown = store.key(of, key.id).await.unwrap().unwrap();
     assert_eq!(shown.last_used_at, Some(later));
