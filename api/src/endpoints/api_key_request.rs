@@ -45,7 +45,8 @@ pub(crate) struct ApiKeyRequest {
     /// A test key reaches the sandbox only. Test keys make test keys only.
     #[schema(default = false)]
     test: Option<bool>,
-    /// The only domains of the account that it may send from, by name or id.
+    /// The only domains of the account that it has to do with, by name or id: it sends from these, and
+    /// other domains, their mail and what concerns all domains are closed to it.
     #[serde(default, deserialize_with = "read_list")]
     #[schema(nullable = false)]
     domains: Option<Vec<String>>,

@@ -9,11 +9,14 @@ mod commands;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod dns;
 mod document;
+mod domain_keys;
 mod domains;
+mod every_operation;
 mod full_sends;
 mod inbox;
 mod key_restrictions;
 mod keys;
+mod limits_apart;
 mod lists;
 mod platform;
 mod rate_limits;
