@@ -78,7 +78,7 @@ impl Standing {
     ) -> Result<Self, Problem> {
         let message = state.store.message(principal.account, id).await?;
         let message = message
-            .filter(|message| principal.may_see(message.test))
+            .filter(|message| principal.may_see(message.test, message.sender_domain.as_ref()))
             .ok_or_else(Problem::not_found)?;
         let place = state.store.message_place(principal.account, id).await?;
         let place = place.ok_or_else(Problem::not_found)?;

@@ -1,5 +1,6 @@
 //! What the operator decides about the HTTP interface. Values only: reads no file.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mail::domain_name::DomainName;
@@ -58,6 +59,12 @@ pub struct ApiConfig {
     pub domains_max: usize,
     /// The platform's domain for bounces, which subdomains of sending domains lead to.
     pub return_path_domain: Option<DomainName>,
+    /// Keys that one account may have, revoked and expired ones not counted.
+    pub api_keys_max: usize,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// How often callers may ask.
+    pub rate_limits: RateLimits,
     /// Whether `/healthz`, `/readyz` and `/metrics` are answered here too.
     pub operator_routes: bool,
 }
@@ -88,7 +95,44 @@ impl Default for ApiConfig {
             webhook_endpoints_max: 50,
             domains_max: 100,
             return_path_domain: None,
+            api_keys_max: 100,
+            trusted_proxies: Vec::new(),
+            rate_limits: RateLimits::default(),
             operator_routes: true,
+        }
+    }
+}
+
+/// How often callers may ask. A rate of 0 a second is no limit.
+#[derive(Clone, Copy, Debug)]
+pub struct RateLimits {
+    /// Requests a second of one account.
+    pub account_per_second: u32,
+    /// Requests at once, after a rest.
+    pub account_burst: NonZeroU32,
+    /// Requests a second with one key.
+    pub key_per_second: u32,
+    /// Requests at once, after a rest.
+    pub key_burst: NonZeroU32,
+    /// Requests a second with wrong keys from one client address.
+    pub wrong_keys_per_second: u32,
+    /// Requests at once, after a rest.
+    pub wrong_keys_burst: NonZeroU32,
+    /// Processes that share the limits: the part of each while Redis is away.
+    pub nodes_expected: NonZeroU32,
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        let count = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        Self {
+            account_per_second: 500,
+            account_burst: count(1_000),
+            key_per_second: 500,
+            key_burst: count(1_000),
+            wrong_keys_per_second: 10,
+            wrong_keys_burst: count(100),
+            nodes_expected: NonZeroU32::MIN,
         }
     }
 }

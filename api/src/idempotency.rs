@@ -127,16 +127,7 @@ mod tests {
 
     #[test]
     fn modes_and_paths_have_keys_of_their_own() {
-        let of = |test, path, key| {
-            key_hash(
-                &Principal {
-                    account: AccountNo(1),
-                    test,
-                },
-                path,
-                key,
-            )
-        };
+        let of = |test, path, key| key_hash(&Principal::of(AccountNo(1), test), path, key);
         assert_eq!(of(true, "/a", "k"), of(true, "/a", "k"));
         assert_ne!(of(true, "/a", "k"), of(false, "/a", "k"));
         assert_ne!(of(true, "/a", "k"), of(true, "/b", "k"));

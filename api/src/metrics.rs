@@ -11,6 +11,8 @@ pub struct ApiMetrics {
     pub(crate) accepted_messages: IntCounter,
     pub(crate) accepted_deliveries: IntCounter,
     pub(crate) suppressed_deliveries: IntCounter,
+    pub(crate) rate_limited: IntCounterVec,
+    pub(crate) rate_limits_alone: IntCounter,
 }
 
 impl ApiMetrics {
@@ -41,6 +43,15 @@ impl ApiMetrics {
             suppressed_deliveries: metrics.counter(
                 "accepted_suppressed_deliveries_total",
                 "Of them, those that ended at once: their recipient is suppressed.",
+            )?,
+            rate_limited: metrics.counters(
+                "api_rate_limited_total",
+                "Requests refused because there were too many, by whose limit it was.",
+                &["limit"],
+            )?,
+            rate_limits_alone: metrics.counter(
+                "api_rate_limits_alone_total",
+                "Requests counted by this node alone, because Redis is configured and not there.",
             )?,
         })
     }

@@ -60,7 +60,9 @@ pub(crate) fn frame() -> OpenApi {
 const DESCRIPTION: &str = "Send email through a platform of your own, and learn what became of \
     it.\n\nErrors are `application/problem+json` (RFC 9457); programs should look at `code`. Every \
     answer carries `X-Request-Id`. Times are RFC 3339 in UTC. Ids are a prefix and 26 characters. \
-    Request bodies may be compressed with gzip or zstd; unknown fields are refused.";
+    Request bodies may be compressed with gzip or zstd; unknown fields are refused. Answers to a known \
+    key carry `RateLimit-Limit` (requests at once after a rest), `RateLimit-Remaining` and \
+    `RateLimit-Reset` (seconds until all of them are there again).";
 
 /// Declares a set of problems that several routes share.
 macro_rules! problem_sets {
@@ -83,7 +85,8 @@ problem_sets! {
     /// What can go wrong with any request.
     CommonProblems {
         "401" => "The API key is missing, unknown, revoked or expired",
-        "403" => "The API key lacks the scope or is a test key where only live ones serve, or the sender's domain is not verified",
+        "403" => "The API key lacks the scope or is a test key where only live ones serve, the sender's domain is not verified, or the key is restricted to other domains or networks",
+        "429" => "Too many requests of the account, of the key, or with wrong keys",
         "500" => "A fault of the platform",
         "503" => "The platform cannot answer at the moment; nothing was half done",
     }
@@ -120,7 +123,7 @@ fn problem(status: &str, about: &str) -> Response {
     let mut response = ResponseBuilder::new()
         .description(about)
         .content(MEDIA_TYPE, content);
-    if status == "503" {
+    if status == "503" || status == "429" {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer);
         let header = HeaderBuilder::new()
             .schema(Some(seconds))

@@ -44,6 +44,9 @@ codes! {
     MissingScope, FORBIDDEN, "missing_scope", "The API key may not do this";
     TestKeyNotAllowed, FORBIDDEN, "test_key_not_allowed", "A test key may not do this";
     SenderNotVerified, FORBIDDEN, "sender_not_verified", "The sender's domain is not verified";
+    DomainNotAllowed, FORBIDDEN, "domain_not_allowed", "The API key is restricted to other domains";
+    NetworkNotAllowed, FORBIDDEN, "network_not_allowed", "The API key may not be used from here";
+    KeyEscalation, FORBIDDEN, "key_escalation", "A key cannot give more than it has";
     NotFound, NOT_FOUND, "not_found", "There is no such thing";
     NoTranscript, NOT_FOUND, "no_transcript", "No transcript was kept of this attempt";
     ContentGone, GONE, "content_gone", "The content is not kept any more";
@@ -56,6 +59,8 @@ codes! {
     TooManyDomains, CONFLICT, "too_many_domains", "The account has all the domains it may have";
     DomainTaken, CONFLICT, "domain_taken", "Another account has proved this domain";
     RotationUnderWay, CONFLICT, "rotation_under_way", "A new key waits for its record already";
+    TooManyKeys, CONFLICT, "too_many_keys", "The account has all the API keys it may have";
+    KeyEnded, CONFLICT, "key_ended", "The API key was revoked or has expired";
     Conflict, CONFLICT, "conflict", "Something else is in the way";
     BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large";
     MessageTooLarge, PAYLOAD_TOO_LARGE, "message_too_large", "The message is too large";
@@ -64,6 +69,7 @@ codes! {
     ValidationFailed, UNPROCESSABLE_ENTITY, "validation_failed", "Some fields are not right";
     InvalidParameter, UNPROCESSABLE_ENTITY, "invalid_parameter", "A query parameter is not right";
     SandboxUnavailable, UNPROCESSABLE_ENTITY, "sandbox_unavailable", "There is no sandbox to send to";
+    RateLimited, TOO_MANY_REQUESTS, "rate_limited", "Too many requests";
     Internal, INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side";
     Timeout, SERVICE_UNAVAILABLE, "timeout", "The request took too long";
     Unavailable, SERVICE_UNAVAILABLE, "unavailable", "The service is not available for a moment";

@@ -2,7 +2,7 @@
 //! is added in any other way: what is not in the published document is not answered.
 
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use service::health::{self, Check};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -14,12 +14,12 @@ use utoipa_axum::routes;
 use crate::body_budget::BodyBudget;
 use crate::endpoints::docs::Reference;
 use crate::endpoints::{
-    batches, docs, domains, email_actions, email_commands, email_content, email_list, email_resend,
-    emails, inbox, raw_emails, sandbox, suppressions, transcripts, webhook_calls, webhook_replays,
-    webhooks,
+    api_keys, batches, docs, domains, email_actions, email_commands, email_content, email_list,
+    email_resend, emails, inbox, raw_emails, sandbox, suppressions, transcripts, webhook_calls,
+    webhook_replays, webhooks,
 };
 use crate::state::AppState;
-use crate::{encoding, observe, openapi};
+use crate::{encoding, limits, observe, openapi};
 
 /// The routes of the API, described by themselves.
 pub(crate) fn routes(with_inbox: bool, with_docs: bool) -> OpenApiRouter<AppState> {
@@ -47,6 +47,9 @@ pub(crate) fn routes(with_inbox: bool, with_docs: bool) -> OpenApiRouter<AppStat
         .routes(routes!(webhook_replays::create))
         .routes(routes!(webhook_replays::list))
         .routes(routes!(webhook_replays::get, webhook_replays::cancel))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::get, api_keys::revoke))
+        .routes(routes!(api_keys::rotate))
         .routes(routes!(sandbox::list))
         .routes(routes!(sandbox::get))
         .routes(routes!(sandbox::get_raw));
@@ -99,6 +102,7 @@ pub(crate) fn layered(router: Router, state: &AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), encoding::check))
         .layer(from_fn_with_state(state.clone(), observe::limit_time))
         .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn(limits::show_standing))
         .layer(from_fn_with_state(state.clone(), observe::observe))
 }
 

@@ -173,6 +173,7 @@ pub(crate) async fn authorise_sender(
     principal: &Principal,
     name: &DomainName,
 ) -> Result<SenderDomain, Problem> {
+    principal.may_use_domain(name)?;
     let refuse = |detail| Err(Problem::new(Code::SenderNotVerified, detail));
     match state.store.sender_domain(principal.account, name).await? {
         Some(domain) if domain.verified => Ok(domain),

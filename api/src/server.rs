@@ -2,11 +2,14 @@
 //! Knows nothing of routes.
 
 use std::io::Cursor;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -32,6 +35,11 @@ pub async fn run(state: AppState, listener: TcpListener, shutdown: Shutdown) {
     let connections = shutdown.part();
     let permits = Arc::new(Semaphore::new(state.config.connections_max));
     let router = router(state.clone());
+    connections.spawn(state.callers.uses.clone().write_down(
+        state.store.clone(),
+        state.clock.clone(),
+        connections.clone(),
+    ));
     loop {
         // A permit first: what we cannot serve waits in the backlog of the socket.
         let accepted = async {
@@ -43,9 +51,10 @@ pub async fn run(state: AppState, listener: TcpListener, shutdown: Shutdown) {
             () = connections.requested() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let serving = serve(
                     stream,
+                    peer,
                     router.clone(),
                     state.config.clone(),
                     connections.clone(),
@@ -73,7 +82,13 @@ pub async fn run(state: AppState, listener: TcpListener, shutdown: Shutdown) {
 
 /// One connection, HTTP/1.1 or HTTP/2, until the client leaves, rests too long or the stop is
 /// requested.
-async fn serve(mut stream: TcpStream, router: Router, config: Arc<ApiConfig>, shutdown: Shutdown) {
+async fn serve(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    config: Arc<ApiConfig>,
+    shutdown: Shutdown,
+) {
     // Answers are small and complete: waiting to fill a segment only delays them.
     let _slower_if_refused = stream.set_nodelay(true);
     // Whoever says nothing is not waited for: a silent connection would hold its permit for ever.
@@ -104,7 +119,8 @@ async fn serve(mut stream: TcpStream, router: Router, config: Arc<ApiConfig>, sh
     let requests = Requests::default();
     let counted = {
         let requests = requests.clone();
-        tower::service_fn(move |request| {
+        tower::service_fn(move |mut request: Request<_>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
             let (router, running) = (router.clone(), requests.begin());
             async move {
                 let answer = router.oneshot(request).await;

@@ -7,6 +7,7 @@ use service::metrics::Metrics;
 use service::resolver::Resolver;
 use store::{Acceptor, Sealer, Store};
 
+use crate::callers::Callers;
 use crate::config::ApiConfig;
 use crate::domains::KeyMaker;
 use crate::metrics::ApiMetrics;
@@ -24,6 +25,8 @@ pub struct AppState {
     pub resolver: Resolver,
     /// Makes their DKIM keys.
     pub key_maker: KeyMaker,
+    /// What is remembered of callers: their limits and last uses.
+    pub callers: Callers,
     /// The only source of domain time.
     pub clock: Clock,
     /// The operator's decisions.

@@ -2,8 +2,8 @@
 -- cursor. Returns the last row looked at, how many there were, and how many commands were noted.
 -- $1 shard, $2..$4 cursor, $5 rows at most, $6 account, $7 stream, $8 domain, $9 tag (each NULL: any),
 -- $10 mail of test keys only, $11 status (NULL: any), $12 and $13 message ids from and below, $14 now,
--- $15 kind. A retry of many (1) leaves alone what is held, for it may have arrived, and what is scheduled, unless
--- scheduled mail is what is asked for.
+-- $15 kind, $16 names of sending domains (NULL: any). A retry of many (1) leaves alone what is held, for it may have
+-- arrived, and what is scheduled, unless scheduled mail is what is asked for.
 WITH page AS MATERIALIZED (
   SELECT q.next_at, q.message_id, q.rcpt, q.account, q.stream, q.domain, q.attempt, q.first_at, q.flags,
          row_number() OVER (ORDER BY q.next_at, q.message_id, q.rcpt) AS n
@@ -28,8 +28,10 @@ mine AS MATERIALIZED (
 wanted AS MATERIALIZED (
   SELECT p.next_at, p.message_id, p.rcpt
   FROM mine p
-  CROSS JOIN LATERAL (SELECT m.tags, m.flags FROM message m WHERE m.id = p.message_id OFFSET 0) m
-  WHERE ($9::text IS NULL OR $9::text = ANY (m.tags)) AND (NOT $10::boolean OR m.flags & 4 <> 0)),
+  CROSS JOIN LATERAL (SELECT m.tags, m.flags, m.domain FROM message m WHERE m.id = p.message_id OFFSET 0) m
+  WHERE ($9::text IS NULL OR $9::text = ANY (m.tags)) AND (NOT $10::boolean OR m.flags & 4 <> 0)
+    AND ($16::text[] IS NULL
+         OR m.domain IN (SELECT d.id FROM domain d WHERE d.account = $6::int4 AND d.name = ANY ($16::text[])))),
 noted AS (
   INSERT INTO queue_command (id, shard, message_id, rcpt, kind, due_at, seen_at, bulk, noted_at)
   SELECT gen_random_uuid(), $1::int2, w.message_id, w.rcpt, $15::int2, NULL, w.next_at, true, $14::timestamptz

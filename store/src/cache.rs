@@ -33,7 +33,7 @@ const NAMES_MAX: u64 = 200_000;
 type Found<K, V> = Cache<K, Option<V>>;
 
 pub(crate) struct Caches {
-    pub(crate) keys: Cache<[u8; 32], ApiKey>,
+    pub(crate) keys: Cache<[u8; 32], Arc<ApiKey>>,
     pub(crate) unknown_keys: Cache<[u8; 32], ()>,
     pub(crate) streams: Found<(AccountNo, String), Stream>,
     pub(crate) streams_by_no: Found<StreamNo, Stream>,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::command::CommandKind;
 use crate::database::Store;
+use crate::decode::domain_texts;
 use crate::error::{During, StoreError};
 use crate::numbers::{AccountNo, RecipientDomainNo, ShardNo, StreamNo};
 use crate::queue::Cursor;
@@ -42,6 +43,8 @@ pub struct CommandFilter {
     pub account: AccountNo,
     /// Of mail sent with test keys only.
     pub test_only: bool,
+    /// Of mail from these domains of the account only; none: from all.
+    pub sender_domains: Option<Vec<DomainName>>,
     /// Of this stream.
     pub stream: Option<StreamNo>,
     /// To this domain.
@@ -139,6 +142,7 @@ impl Store {
                 detail,
             });
         }
+        let sender_domains = filter.sender_domains.as_deref().map(domain_texts);
         let row: Option<(OffsetDateTime, Uuid, i16, i64, i64)> =
             sqlx::query_as(include_str!("../queries/command_match.sql"))
                 .bind(from.shard.0)
@@ -156,6 +160,7 @@ impl Store {
                 .bind(filter.before.map_or(Uuid::max(), floor))
                 .bind(now)
                 .bind(kind.code())
+                .bind(sender_domains)
                 .fetch_optional(&self.queue)
                 .await
                 .during("note commands for what fits a filter")?;

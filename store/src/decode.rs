@@ -10,6 +10,11 @@ use mail::retry::StreamClass;
 
 use crate::error::StoreError;
 
+/// As a parameter of a statement.
+pub(crate) fn domain_texts(names: &[DomainName]) -> Vec<&str> {
+    names.iter().map(DomainName::as_str).collect()
+}
+
 pub(crate) fn unsigned(what: &'static str, value: i16) -> Result<u16, StoreError> {
     u16::try_from(value).map_err(|_| StoreError::corrupt(what, value))
 }

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::database::Store;
-use crate::decode::{domain_name, unsigned};
+use crate::decode::{domain_name, domain_texts, unsigned};
 use crate::dkim::SealedKey;
 use crate::error::{During, StoreError};
 use crate::numbers::{AccountNo, DomainNo};
@@ -220,13 +220,15 @@ impl Store {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Domains of the account by id, after the one named, at most `limit`.
+    /// Domains of the account by id, after the one named, at most `limit`; only those of these names,
+    /// if any are given.
     ///
     /// # Errors
     /// Of the database.
     pub async fn registered_domains(
         &self,
         account: AccountNo,
+        names: Option<&[DomainName]>,
         after: Option<DomainId>,
         limit: usize,
     ) -> Result<Vec<RegisteredDomain>, StoreError> {
@@ -235,11 +237,13 @@ impl Store {
             row_columns!(),
             " FROM domain d
               WHERE d.account = $1 AND d.removed_at IS NULL AND ($2 IS NULL OR d.public_id > $2)
+                    AND ($4 IS NULL OR d.name = ANY ($4))
               ORDER BY d.public_id LIMIT $3"
         ))
         .bind(account.0)
         .bind(after.map(DomainId::uuid))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(names.map(domain_texts))
         .fetch_all(&self.general)
         .await
         .during("list domains")?;

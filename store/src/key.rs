@@ -1,11 +1,17 @@
-//! API keys, known by the SHA-256 of their secret only.
+//! API keys as whoever lets them in needs them: found by the SHA-256 of their secret, remembered for
+//! seconds. What an account does with its keys is in `key_admin.rs`.
 
+use std::sync::Arc;
+
+use mail::domain_name::DomainName;
 use mail::ids::ApiKeyId;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::database::Store;
+use crate::decode::domain_name;
 use crate::error::{During, StoreError};
+use crate::key_admin::NewApiKey;
 use crate::numbers::AccountNo;
 
 /// What a key may do.
@@ -19,13 +25,18 @@ pub struct ApiKey {
     pub test: bool,
     /// Such as `emails:send`.
     pub scopes: Vec<String>,
-    /// Must be compared with the clock by whoever lets the key in.
+    /// The only domains it may send from; none: all of the account.
+    pub domains: Option<Vec<DomainName>>,
+    /// The only networks it may be used from, in CIDR notation; none: all.
+    pub networks: Option<Vec<String>>,
+    /// When this secret ends, by its own expiry or by a rotation. Must be compared with the clock
+    /// by whoever lets the key in.
     pub expires_at: Option<OffsetDateTime>,
 }
 
 impl Store {
-    /// Makes a key of the account. `secret_sha256` is over the whole secret text, `hint` its first
-    /// characters, by which people recognise it.
+    /// Makes a key of the account that is restricted to nothing. `secret_sha256` is over the whole
+    /// secret text, `hint` is what people recognise it by.
     ///
     /// # Errors
     /// `Conflict` when id or hash is taken; of the database.
@@ -41,41 +52,41 @@ impl Store {
         at: OffsetDateTime,
         expires_at: Option<OffsetDateTime>,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO api_key (id, account, hash, hint, test, scopes, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(id.uuid())
-        .bind(account.0)
-        .bind(&secret_sha256[..])
-        .bind(hint)
-        .bind(test)
-        .bind(scopes)
-        .bind(at)
-        .bind(expires_at)
-        .execute(&self.general)
+        let key = ApiKey {
+            id,
+            account,
+            test,
+            scopes: scopes.to_vec(),
+            domains: None,
+            networks: None,
+            expires_at,
+        };
+        self.add_key(&NewApiKey {
+            key: &key,
+            secret_sha256,
+            hint,
+            name: "",
+            created_at: at,
+        })
         .await
-        .unless_taken("create an API key", "API key")?;
-        self.cache.unknown_keys.invalidate(&secret_sha256).await;
-        Ok(())
     }
 
-    /// The key with that hash unless it was revoked, at most 5 s old. The caller looks at
-    /// [`ApiKey::expires_at`].
+    /// The key with that hash unless it was revoked, at most 5 s old; also by the hash it had
+    /// before its last rotation. The caller looks at [`ApiKey::expires_at`].
     ///
     /// # Errors
     /// Of the database.
     pub async fn key_by_hash(
         &self,
         secret_sha256: &[u8; 32],
-    ) -> Result<Option<ApiKey>, StoreError> {
+    ) -> Result<Option<Arc<ApiKey>>, StoreError> {
         if let Some(key) = self.cache.keys.get(secret_sha256).await {
             return Ok(Some(key));
         }
         if self.cache.unknown_keys.contains_key(secret_sha256) {
             return Ok(None);
         }
-        let found = self.load_key(secret_sha256).await?;
+        let found = self.load_key(secret_sha256).await?.map(Arc::new);
         match &found {
             Some(key) => self.cache.keys.insert(*secret_sha256, key.clone()).await,
             None => self.cache.unknown_keys.insert(*secret_sha256, ()).await,
@@ -84,42 +95,45 @@ impl Store {
     }
 
     async fn load_key(&self, secret_sha256: &[u8; 32]) -> Result<Option<ApiKey>, StoreError> {
-        type Columns = (Uuid, i32, bool, Vec<String>, Option<OffsetDateTime>);
         let row: Option<Columns> = sqlx::query_as(
-            "SELECT id, account, test, scopes, expires_at FROM api_key
-             WHERE hash = $1 AND revoked_at IS NULL",
+            "SELECT id, account, test, scopes, domains, networks, expires_at FROM api_key
+             WHERE hash = $1 AND revoked_at IS NULL
+             UNION ALL
+             SELECT id, account, test, scopes, domains, networks,
+                    least(expires_at, previous_until) FROM api_key
+             WHERE previous_hash = $1 AND revoked_at IS NULL
+             LIMIT 1",
         )
         .bind(&secret_sha256[..])
         .fetch_optional(&self.general)
         .await
         .during("look up an API key")?;
-        Ok(row.map(|(id, account, test, scopes, expires_at)| ApiKey {
-            id: ApiKeyId::from_uuid(id),
-            account: AccountNo(account),
-            test,
-            scopes,
-            expires_at,
-        }))
+        row.map(from_columns).transpose()
     }
+}
 
-    /// Ends a key; other processes may let it in for 5 s more. False when there is no such key or
-    /// it was revoked before.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub async fn revoke_key(&self, id: ApiKeyId, at: OffsetDateTime) -> Result<bool, StoreError> {
-        let hash: Option<Vec<u8>> = sqlx::query_scalar(
-            "UPDATE api_key SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING hash",
-        )
-        .bind(id.uuid())
-        .bind(at)
-        .fetch_optional(&self.general)
-        .await
-        .during("revoke an API key")?;
-        let Some(hash) = hash else { return Ok(false) };
-        if let Ok(hash) = <[u8; 32]>::try_from(hash) {
-            self.cache.keys.invalidate(&hash).await;
-        }
-        Ok(true)
-    }
+/// As `ApiKey` has them, in its order.
+pub(crate) type Columns = (
+    Uuid,
+    i32,
+    bool,
+    Vec<String>,
+    Option<Vec<String>>,
+    Option<Vec<String>>,
+    Option<OffsetDateTime>,
+);
+
+pub(crate) fn from_columns(
+    (id, account, test, scopes, domains, networks, expires_at): Columns,
+) -> Result<ApiKey, StoreError> {
+    let domains = domains.map(|names| names.iter().map(|name| domain_name(name)).collect());
+    Ok(ApiKey {
+        id: ApiKeyId::from_uuid(id),
+        account: AccountNo(account),
+        test,
+        scopes,
+        domains: domains.transpose()?,
+        networks,
+        expires_at,
+    })
 }

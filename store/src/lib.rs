@@ -28,6 +28,7 @@ pub mod hand_in;
 pub mod hints;
 pub mod intent;
 pub mod key;
+pub mod key_admin;
 pub mod lease;
 pub mod message;
 pub mod numbers;
@@ -35,6 +36,7 @@ pub mod operator;
 mod partitions;
 pub mod pool;
 pub mod queue;
+pub mod rate_limit;
 pub mod recipient_domain;
 pub mod redis_wake;
 pub mod sandbox;
@@ -77,8 +79,9 @@ pub use hand_in::HandIn;
 pub use hints::{NoHints, QueueHints, RedisHints};
 pub use intent::OpenIntent;
 pub use key::ApiKey;
+pub use key_admin::{KeySummary, KeysOf, NewApiKey};
 pub use lease::{DispatcherLease, LeaseRow, Renewed, SearchLease};
-pub use message::MessageView;
+pub use message::{MessageView, SentMessage};
 pub use numbers::{
     AccountNo, DomainNo, EndpointNo, Epoch, EventFlags, MessageFlags, PoolNo, QueueFlags,
     RecipientDomainNo, ShardNo, StreamNo, micros,
@@ -86,6 +89,7 @@ pub use numbers::{
 pub use operator::{AccountRecord, KeyRecord, KeysToEnd, SourceRecord};
 pub use pool::{Pool, PoolKind};
 pub use queue::{Cursor, DeliveryKey, Fence, QueueDepth, QueueRow, RowRef};
+pub use rate_limit::{BucketName, RateLimitStore, SharedBucket, Taken};
 pub use redis_wake::RedisWake;
 pub use sandbox::{SandboxMessage, SandboxSummary};
 pub use seal::{SealError, SealKey, Sealer};

@@ -22,7 +22,7 @@ const WAITING_MAX: usize = 256;
 /// The Redis URL is not one.
 #[derive(Debug, Error)]
 #[error("not a Redis URL")]
-pub struct RedisUrlError(#[source] redis::RedisError);
+pub struct RedisUrlError(#[source] pub(crate) redis::RedisError);
 
 /// Sends and receives wake-ups. Clones share a connection.
 #[derive(Debug, Clone)]

@@ -72,6 +72,8 @@ impl NodeFile {
             "[api]\nlisten = \"{0}\"\npublic_url = \"http://{0}\"",
             self.api
         ));
+        // Loads come from one key.
+        add("[api.rate_limits]\naccount_per_second = 0\nkey_per_second = 0".to_owned());
         let routes: Vec<String> = self
             .routes
             .iter()

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use store::RegisteredDomain;
 use utoipa::ToSchema;
 
-use crate::auth::{Allowed, ManageDomains};
+use crate::auth::{Allowed, ManageDomains, Principal};
 use crate::domains;
 use crate::endpoints::domain_view::DomainView;
 use crate::extract::{JsonBody, Parameters, PathId};
@@ -78,6 +78,7 @@ pub(crate) async fn create(
     JsonBody { value, .. }: JsonBody<DomainRequest>,
 ) -> Result<Response, Problem> {
     let name = parse(value)?;
+    principal.may_use_domain(&name)?;
     let domain = domains::register(&state, principal.account, &name).await?;
     let location = format!("{}/v1/domains/{}", state.config.public_url, domain.id);
     let mut headers = HeaderMap::new();
@@ -110,7 +111,7 @@ pub(crate) async fn list(
     let PageRequest { limit, after } = page.parse::<DomainId>()?;
     let found = state
         .store
-        .registered_domains(principal.account, after, limit + 1)
+        .registered_domains(principal.account, principal.domains(), after, limit + 1)
         .await?;
     let views = found.into_iter().map(|domain| view(&state, domain));
     Ok(axum::Json(Page::new(
@@ -139,8 +140,21 @@ pub(crate) async fn get(
     Allowed { principal, .. }: Allowed<ManageDomains>,
     PathId(id): PathId<DomainId>,
 ) -> Result<axum::Json<DomainView>, Problem> {
-    let domain = domains::find(&state, principal.account, id).await?;
+    let domain = find(&state, &principal, id).await?;
     Ok(axum::Json(view(&state, domain)))
+}
+
+/// The account's domain of that id, if it exists for this key.
+async fn find(
+    state: &AppState,
+    principal: &Principal,
+    id: DomainId,
+) -> Result<RegisteredDomain, Problem> {
+    let domain = domains::find(state, principal.account, id).await?;
+    match principal.has_domain(&domain.name) {
+        true => Ok(domain),
+        false => Err(Problem::not_found()),
+    }
 }
 
 /// Verify a domain
@@ -166,6 +180,7 @@ pub(crate) async fn verify(
     Allowed { principal, .. }: Allowed<ManageDomains>,
     PathId(id): PathId<DomainId>,
 ) -> Result<axum::Json<DomainView>, Problem> {
+    find(&state, &principal, id).await?;
     let domain = domains::check(&state, principal.account, id).await?;
     Ok(axum::Json(view(&state, domain)))
 }
@@ -193,6 +208,7 @@ pub(crate) async fn rotate_dkim(
     Allowed { principal, .. }: Allowed<ManageDomains>,
     PathId(id): PathId<DomainId>,
 ) -> Result<axum::Json<DomainView>, Problem> {
+    find(&state, &principal, id).await?;
     let domain = domains::rotate(&state, principal.account, id).await?;
     Ok(axum::Json(view(&state, domain)))
 }
@@ -214,6 +230,7 @@ pub(crate) async fn delete(
     Allowed { principal, .. }: Allowed<ManageDomains>,
     PathId(id): PathId<DomainId>,
 ) -> Result<StatusCode, Problem> {
+    find(&state, &principal, id).await?;
     let (account, now) = (principal.account, state.clock.now());
     match state.store.remove_domain(account, id, now).await? {
         true => Ok(StatusCode::NO_CONTENT),

@@ -289,6 +289,7 @@ async fn resolve(
     Ok(Some(CommandFilter {
         account: principal.account,
         test_only: principal.test,
+        sender_domains: principal.domains().map(<[_]>::to_vec),
         stream,
         domain,
         tag: filter.tag,

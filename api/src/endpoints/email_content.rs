@@ -136,7 +136,7 @@ pub(crate) async fn get(
         .store
         .message(principal.account, id)
         .await?
-        .filter(|message| principal.may_see(message.test))
+        .filter(|message| principal.may_see(message.test, message.sender_domain.as_ref()))
         .ok_or_else(Problem::not_found)?;
     let stored = state.store.content_to_show(id).await?;
     let Some(stored) = stored else {

@@ -144,6 +144,7 @@ async fn filter(
     let stream = wrong.named("stream", given.stream);
     let mut filter = EmailFilter {
         test_only: principal.test,
+        sender_domains: principal.domains().map(<[_]>::to_vec),
         recipient: wrong.parsed("recipient", given.recipient, |text| {
             EmailAddress::parse(text).map_err(|error| error.to_string())
         }),

@@ -131,7 +131,7 @@ pub(crate) async fn resend(
     let idempotency_key = idempotency.key()?;
     let message = state.store.message(principal.account, id).await?;
     let message = message
-        .filter(|message| principal.may_see(message.test))
+        .filter(|message| principal.may_see(message.test, message.sender_domain.as_ref()))
         .ok_or_else(Problem::not_found)?;
     let chosen = choose(&message, request.to)?;
     let domain = authorise_sender(&state, &principal, &message).await?;
@@ -231,6 +231,7 @@ async fn authorise_sender(
         )
     })?;
     let name = sender.address().domain();
+    principal.may_use_domain(name)?;
     let domain = state.store.sender_domain(principal.account, name).await?;
     domain.filter(|domain| domain.verified).ok_or_else(|| {
         let detail = format!("{name} is not a verified domain of this account any more");

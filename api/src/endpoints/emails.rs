@@ -126,7 +126,7 @@ pub(crate) async fn get(
 ) -> Result<axum::Json<EmailView>, Problem> {
     let message = state.store.message(principal.account, id).await?;
     let message = message
-        .filter(|message| principal.may_see(message.test))
+        .filter(|message| principal.may_see(message.test, message.sender_domain.as_ref()))
         .ok_or_else(Problem::not_found)?;
     let events = state.store.message_events(id).await?;
     Ok(axum::Json(EmailView::new(message, events)))

@@ -1,6 +1,9 @@
 //! The handlers, one noun a file: typed values in, one call, a typed answer out.
 //! No rule about mail and no SQL lives here.
 
+pub(crate) mod api_key_request;
+pub(crate) mod api_key_view;
+pub(crate) mod api_keys;
 pub(crate) mod batches;
 pub(crate) mod docs;
 pub(crate) mod domain_view;

@@ -10,7 +10,7 @@ use mail::ids::{InboxId, MessageId};
 use mail::readable::Heading;
 use mail::verp;
 use serde::Serialize;
-use store::{SandboxMessage, SandboxSummary, Store};
+use store::{SandboxMessage, SandboxSummary, SentMessage, Store};
 use utoipa::ToSchema;
 
 use crate::auth::{Allowed, Principal, ReadEmails};
@@ -238,7 +238,11 @@ async fn may_see(
     let id = sent_as(&message.mail_from, &message.recipients, &message.raw);
     let ids: Vec<_> = id.into_iter().collect();
     let sent = state.store.sent_among(principal.account, &ids).await?;
-    Ok(sent.iter().any(|(_, test)| principal.may_see(*test)))
+    Ok(sent.iter().any(|sent| exists_for(principal, sent)))
+}
+
+fn exists_for(principal: &Principal, sent: &SentMessage) -> bool {
+    principal.may_see(sent.test, sent.sender_domain.as_ref())
 }
 
 /// Those of a batch that [`may_see`] allows, found with one question.
@@ -250,13 +254,12 @@ async fn visible(
     let sent_as = |one: &SandboxSummary| sent_as(&one.mail_from, &one.recipients, &one.head);
     let ids: Vec<_> = batch.iter().filter_map(sent_as).collect();
     let sent = state.store.sent_among(principal.account, &ids).await?;
-    let sent: HashMap<_, _> = sent.into_iter().collect();
-    let may_see = |test: &bool| principal.may_see(*test);
+    let sent: HashMap<_, _> = sent.into_iter().map(|sent| (sent.id, sent)).collect();
     let seen: Vec<_> = batch
         .into_iter()
         .filter(|one| {
-            let test = sent_as(one).and_then(|id| sent.get(&id));
-            test.is_some_and(may_see)
+            let sent = sent_as(one).and_then(|id| sent.get(&id));
+            sent.is_some_and(|sent| exists_for(principal, sent))
         })
         .collect();
     Ok(seen.into_iter().map(SandboxView::from))

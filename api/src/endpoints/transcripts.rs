@@ -95,7 +95,7 @@ pub(crate) async fn get(
 ) -> Result<axum::Json<TranscriptView>, Problem> {
     let message = state.store.message(principal.account, id).await?;
     let message = message
-        .filter(|message| principal.may_see(message.test))
+        .filter(|message| principal.may_see(message.test, message.sender_domain.as_ref()))
         .ok_or_else(Problem::not_found)?;
     let delivery = match parameters.delivery {
         Some(text) => delivery_of(id, &text, message.recipients.len())?,

@@ -103,7 +103,7 @@ async fn cancel(platform: &Platform, key: &str, id: &str) -> Answer {
     platform.send(request.unwrap()).await
 }
 
-async fn patch(platform: &Platform, key: &str, id: &str, body: Value) -> Answer {
+pub(crate) async fn patch(platform: &Platform, key: &str, id: &str, body: Value) -> Answer {
     let path = format!("/v1/emails/{id}");
     let request = with_key(key, Method::PATCH, &path)
         .header(header::CONTENT_TYPE, "application/json")

@@ -62,7 +62,12 @@ async fn revoked_and_expired_keys_are_refused() {
     let now = state.clock.now();
     let (id, key) = insert_key(state, account, KeyMode::Live, ALL_SCOPES, None).await;
     platform.accepted(&key, &email()).await;
-    state.store.revoke_key(id, now).await.unwrap();
+    let of = store::KeysOf {
+        account: account.no,
+        only_test: false,
+        within_domains: None,
+    };
+    state.store.revoke_key(of, id, now).await.unwrap();
     platform
         .get(&key, UNKNOWN)
         .await

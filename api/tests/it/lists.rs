@@ -17,7 +17,7 @@ use crate::reading::Owner;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Does the worker's part until this many deliveries were written to the index.
-async fn index(platform: &Platform, deliveries: usize) {
+pub(crate) async fn index(platform: &Platform, deliveries: usize) {
     let store = &platform.state.store;
     let owner = fresh_uuid();
     let mut written = 0;
@@ -43,7 +43,7 @@ async fn index(platform: &Platform, deliveries: usize) {
     tokio::time::timeout(PATIENCE, filling).await.unwrap();
 }
 
-fn ids(answer: &Answer) -> Vec<&str> {
+pub(crate) fn ids(answer: &Answer) -> Vec<&str> {
     assert_eq!(answer.status, 200, "{}", answer.json);
     let data = answer.json["data"].as_array().unwrap();
     data.iter()

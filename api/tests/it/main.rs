@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api_keys;
 mod batch;
 mod batch_handling;
 mod batch_refusals;
@@ -11,12 +12,17 @@ mod commands;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod dns;
 mod document;
+mod domain_keys;
 mod domains;
+mod every_operation;
 mod full_sends;
 mod inbox;
+mod key_restrictions;
 mod keys;
+mod limits_apart;
 mod lists;
 mod platform;
+mod rate_limits;
 mod raw;
 mod reading;
 mod sandbox;

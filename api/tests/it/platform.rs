@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use api::{ApiConfig, ApiMetrics, AppState};
+use api::{ApiConfig, ApiMetrics, AppState, Callers};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
@@ -29,6 +29,7 @@ pub(crate) const ALL_SCOPES: &[&str] = &[
     "webhooks:*",
     "suppressions:*",
     "domains:*",
+    "keys:*",
 ];
 
 /// A running interface with one account, `acme.test` verified and `pending.test` not.
@@ -104,6 +105,7 @@ impl Platform {
             sealer: Arc::new(Sealer::new(SealKey::new(1, [9; 32]), Vec::new())),
             resolver: Resolver::offline(),
             key_maker: api::KeyMaker::default(),
+            callers: Callers::new(&config.rate_limits, None),
             clock,
             config: Arc::new(config),
             metrics: ApiMetrics::register(&registry).unwrap(),

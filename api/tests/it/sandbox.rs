@@ -10,7 +10,7 @@ const PATH: &str = "/v1/sandbox/messages";
 const TOKEN: &str = "a-long-token";
 
 /// Sends with a test key and puts the stored octets where the sandbox MX would.
-async fn received(platform: &Platform, key: &str) -> (InboxId, MessageId) {
+pub(crate) async fn received(platform: &Platform, key: &str) -> (InboxId, MessageId) {
     received_from(platform, key, "acme.test").await
 }
 

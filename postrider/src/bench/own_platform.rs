@@ -199,6 +199,9 @@ state_dir = {state_dir}
 name = "bench"
 [api]
 listen = "127.0.0.1:0"
+[api.rate_limits]
+account_per_second = 0
+key_per_second = 0
 [metrics]
 listen = "127.0.0.1:0"
 [sandbox]
@@ -352,6 +355,8 @@ mod tests {
         let config = Config::check(Some(&path), false).unwrap();
         assert_eq!(config.database.url.with_password(), url);
         assert_eq!(config.mta.max_connections_per_site.get(), 7);
+        let limits = &config.api.rate_limits;
+        assert_eq!((limits.account_per_second, limits.key_per_second), (0, 0));
         assert!(config.redis.url.is_some());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use api::{ApiMetrics, AppState};
+use api::{ApiMetrics, AppState, Callers};
 use mail::domain_name::DomainName;
 use mail::ids::NodeId;
 use mta::sandbox::{self, SandboxConfig};
@@ -15,7 +15,7 @@ use mta::{Dependencies, Mta};
 use service::config::Config;
 use service::health::{self, Check};
 use service::shutdown::Shutdown;
-use store::{Acceptor, RedisHints, RedisWake, Store};
+use store::{Acceptor, RateLimitStore, RedisHints, RedisWake, Store};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -208,6 +208,16 @@ fn redis(config: &Config) -> anyhow::Result<Option<RedisWake>> {
         .with_context(|| format!("[redis] url {url} cannot be used"))
 }
 
+/// The limits that nodes share, where there is Redis to share them in.
+fn shared_limits(config: &Config) -> anyhow::Result<Option<RateLimitStore>> {
+    let Some(url) = &config.redis.url else {
+        return Ok(None);
+    };
+    RateLimitStore::connect(url.with_password())
+        .map(Some)
+        .with_context(|| format!("[redis] url {url} cannot be used"))
+}
+
 fn dependencies(
     foundation: &Foundation,
     wake: Option<RedisWake>,
@@ -335,14 +345,17 @@ fn app_state(
         Arc::new(AcceptMetrics::register(&foundation.metrics)?),
         support.token(),
     );
+    let settings = settings::api(config, around);
+    let callers = Callers::new(&settings.rate_limits, shared_limits(config)?);
     Ok(AppState {
         store: foundation.store.clone(),
         acceptor,
+        callers,
         sealer: foundation.sealer.clone(),
         resolver: settings::resolver(config, around)?,
         key_maker: api::KeyMaker::default(),
         clock: foundation.clock.clone(),
-        config: Arc::new(settings::api(config, around)),
+        config: Arc::new(settings),
         metrics: ApiMetrics::register(&foundation.metrics)?,
         registry: foundation.metrics.clone(),
     })

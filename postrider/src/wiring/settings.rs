@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use api::ApiConfig;
+use api::{ApiConfig, RateLimits};
 use mail::domain_name::DomainName;
 use mail::verp::VerpKey;
 use mta::journal::JournalConfig;
@@ -54,7 +54,22 @@ pub(crate) fn api(config: &Config, around: &Surroundings) -> ApiConfig {
         return_path_domain: return_path_domain(config),
         webhook_ports: config.worker.webhook_ports.clone(),
         operator_routes: around.operator_routes_on_api,
+        trusted_proxies: config.api.trusted_proxies.clone(),
+        rate_limits: rate_limits(&config.api),
         ..ApiConfig::default()
+    }
+}
+
+fn rate_limits(config: &service::config::ApiConfig) -> RateLimits {
+    let limits = &config.rate_limits;
+    RateLimits {
+        account_per_second: limits.account_per_second,
+        account_burst: limits.account_burst,
+        key_per_second: limits.key_per_second,
+        key_burst: limits.key_burst,
+        wrong_keys_per_second: limits.wrong_keys_per_second,
+        wrong_keys_burst: limits.wrong_keys_burst,
+        nodes_expected: config.nodes_expected,
     }
 }
 

@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 pub use error::{ConfigError, Problem};
 pub use sections::{
     ApiConfig, DatabaseConfig, DeadlinesConfig, DnsConfig, LogConfig, MetricsConfig, MtaConfig,
-    NodeConfig, RedisConfig, ReturnPathConfig, SandboxConfig, SecretsConfig, SourceConfig,
-    TestConfig, WorkerConfig,
+    NodeConfig, RateLimitsConfig, RedisConfig, ReturnPathConfig, SandboxConfig, SecretsConfig,
+    SourceConfig, TestConfig, WorkerConfig,
 };
 pub use urls::{DatabaseUrl, PublicUrl, RedisUrl};
 pub use values::{Host, HostName, HostPort, Network, RouteDomain, Seconds};
@@ -194,6 +194,7 @@ impl Config {
         if self.node.group.is_empty() || self.node.group.len() > 63 {
             problems.push(Problem::new("node.group", "must have 1 to 63 characters"));
         }
+        problems.extend(self.api.rate_limits.problems());
         let mut addresses: Vec<_> = self
             .mta
             .sources

@@ -69,6 +69,28 @@ sections! {
         max_body_bytes: NonZeroUsize = nonzero_usize(52_428_800),
         /// Whether the reference of the interface is served at `/docs`.
         docs: bool = true,
+        /// Proxies whose `X-Forwarded-For` is believed.
+        trusted_proxies: Vec<Network> = Vec::new(),
+        /// Processes with this role: each one's share of the limits while Redis is away.
+        nodes_expected: NonZeroU32 = nonzero_u32(1),
+        /// How often callers may ask.
+        rate_limits: RateLimitsConfig = RateLimitsConfig::default(),
+    }
+
+    /// `[api.rate_limits]`: token buckets; 0 a second is no limit.
+    RateLimitsConfig {
+        /// Requests of one account.
+        account_per_second: u32 = 500,
+        /// Requests an account may make at once after a rest.
+        account_burst: NonZeroU32 = nonzero_u32(1_000),
+        /// Requests with one key.
+        key_per_second: u32 = 500,
+        /// Requests a key may make at once after a rest.
+        key_burst: NonZeroU32 = nonzero_u32(1_000),
+        /// Requests with wrong keys from one client address.
+        wrong_keys_per_second: u32 = 10,
+        /// Requests with wrong keys a client address may make at once after a rest.
+        wrong_keys_burst: NonZeroU32 = nonzero_u32(100),
     }
 
     /// `[mta]`: sending.
@@ -179,6 +201,27 @@ sections! {
     TestConfig {
         /// File of the offset that moves domain time.
         clock_file: Option<PathBuf> = None,
+    }
+}
+
+/// Limits beyond this are none: a token lasts ten microseconds, the grain of the counting.
+const PER_SECOND_MAX: u32 = 100_000;
+
+impl RateLimitsConfig {
+    /// Rates that cannot be counted.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        [
+            ("account_per_second", self.account_per_second),
+            ("key_per_second", self.key_per_second),
+            ("wrong_keys_per_second", self.wrong_keys_per_second),
+        ]
+        .into_iter()
+        .filter(|(_, rate)| *rate > PER_SECOND_MAX)
+        .map(|(key, _)| {
+            let wrong = format!("is too high: write at most {PER_SECOND_MAX}, or 0 for no limit");
+            Problem::new(&format!("api.rate_limits.{key}"), wrong)
+        })
+        .collect()
     }
 }
 

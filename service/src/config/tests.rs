@@ -16,7 +16,7 @@ fn default_toml() -> String {
 
 /// All leaf keys of a configuration, as `section.key`.
 fn keys(prefix: &str, value: &Value, found: &mut Vec<(String, bool)>) {
-    let tables = ["", "database", "mta.deadlines"];
+    let tables = ["", "database", "api.rate_limits", "mta.deadlines"];
     match value {
         Value::Dict(_, dict) if SECTIONS.contains(&prefix) || tables.contains(&prefix) => {
             for (name, inner) in dict {
@@ -232,6 +232,12 @@ fn wrong_values_are_explained() {
             "write relay.example.com:25",
         ),
         ("[api]\npublic_url = \"https://x/y\"", "with no path"),
+        ("[api]\ntrusted_proxies = [\"lb\"]", "write 10.0.0.0/8"),
+        (
+            "[api.rate_limits]\nkey_per_second = 100001",
+            "or 0 for no limit",
+        ),
+        ("[api.rate_limits]\nkey_burst = 0", "nonzero"),
         ("[node]\ngroup = \"\"", "1 to 63"),
         ("mta = 3", "mta (in postrider.toml)"),
         ("[mta", "postrider.toml"),

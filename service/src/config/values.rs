@@ -227,14 +227,32 @@ pub struct Network {
 impl Network {
     /// Whether `address` lies in the range. IPv4 addresses mapped into IPv6 count as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
+        self.contains_exactly(address.to_canonical())
+    }
+}
+
+impl Network {
+    /// Whether every address of `other` lies in this range too. An IPv4 range and the IPv6 range
+    /// that IPv4 is mapped into are different ranges here.
+    pub fn includes(&self, other: &Self) -> bool {
+        self.address.is_ipv4() == other.address.is_ipv4()
+            && self.prefix_bits <= other.prefix_bits
+            && self.contains_exactly(other.address)
+    }
+
+    /// Whether the range is of IPv4 addresses written as IPv6 ones, which it then never contains.
+    pub fn is_mapped_ipv4(&self) -> bool {
+        self.address.to_canonical() != self.address
+    }
+
+    fn contains_exactly(&self, address: IpAddr) -> bool {
+        let bits = u32::from(self.prefix_bits);
+        match (self.address, address) {
             (IpAddr::V4(base), IpAddr::V4(other)) => {
-                let bits = u32::from(self.prefix_bits);
                 let differing = base.to_bits() ^ other.to_bits();
                 differing.checked_shr(32 - bits).unwrap_or(0) == 0
             }
             (IpAddr::V6(base), IpAddr::V6(other)) => {
-                let bits = u32::from(self.prefix_bits);
                 let differing = base.to_bits() ^ other.to_bits();
                 differing.checked_shr(128 - bits).unwrap_or(0) == 0
             }
@@ -344,6 +362,23 @@ mod tests {
         for bad in ["10.0.0.0", "10.0.0.0/33", "::/129", "x/8", "10.0.0.0/-1"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn networks_include_smaller_ones_of_their_family() {
+        let check = |outer: &str, inner: &str, expected: bool| {
+            let (a, b): (Network, Network) = (outer.parse().unwrap(), inner.parse().unwrap());
+            assert_eq!(a.includes(&b), expected, "{outer} {inner}");
+        };
+        check("10.0.0.0/8", "10.1.0.0/16", true);
+        check("10.0.0.0/8", "10.0.0.0/8", true);
+        check("10.1.0.0/16", "10.0.0.0/8", false);
+        check("10.0.0.0/8", "11.0.0.0/16", false);
+        check("0.0.0.0/0", "::/0", false);
+        check("10.0.0.0/8", "::ffff:10.0.0.1/20", false);
+        check("fd00::/8", "fd12::/16", true);
+        let mapped: Network = "::ffff:10.0.0.0/104".parse().unwrap();
+        assert!(mapped.is_mapped_ipv4());
     }
 
     #[test]

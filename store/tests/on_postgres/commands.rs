@@ -453,6 +453,7 @@ async fn a_filter_notes_what_fits_and_nothing_else() {
     let all = CommandFilter {
         account: world.account.no,
         test_only: false,
+        sender_domains: None,
         stream: None,
         domain: None,
         tag: None,

@@ -94,8 +94,12 @@ async fn a_revoked_key_is_let_in_no_more() {
         (key.scopes.as_slice(), key.expires_at),
         (&scopes[..], expires_at)
     );
-    assert!(store.revoke_key(id, NOW).await.unwrap());
-    assert!(!store.revoke_key(id, NOW).await.unwrap());
+    let of = KeysOf {
+        account: world.account.no,
+        only_test: false,
+        within_domains: None,
+    };
+    assert!(store.revoke_key(of, id, NOW).await.unwrap());
     assert_eq!(store.key_by_hash(&hash).await.unwrap(), None);
 }
 
