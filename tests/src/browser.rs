@@ -219,7 +219,8 @@ impl Drop for Browser {
     fn drop(&mut self) {
         if self.driver.try_wait().is_ok_and(|ended| ended.is_none()) {
             // The driver leaves the browser behind when it is ended, but collects it before.
-            if let Some(pid) = self.pid {
+            let there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+            if let Some(pid) = self.pid.filter(there) {
                 program::signal(pid, "KILL");
             }
             program::signal(self.driver.id(), "TERM");
