@@ -33,6 +33,8 @@ pub struct Browser {
     client: Client,
     session: String,
     driver: Child,
+    /// Of Chromium itself, a child of the driver.
+    pid: Option<u32>,
     dir: TempDir,
     requested: Vec<String>,
 }
@@ -58,11 +60,15 @@ impl Browser {
             client,
             session: format!("http://127.0.0.1:{port}/session"),
             driver,
+            pid: None,
             dir,
             requested: Vec::new(),
         };
         let wanted = capabilities(&root, browser.dir.path());
         let made = browser.ask(Method::POST, "", wanted).await;
+        let pid = &made["capabilities"]["goog:processID"];
+        browser.pid = pid.as_u64().and_then(|pid| u32::try_from(pid).ok());
+        assert!(browser.pid.is_some(), "{made:#}");
         let id = made["sessionId"].as_str().unwrap();
         browser.session = format!("{}/{id}", browser.session);
         Some(browser)
@@ -211,8 +217,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends the browser when it is told to end.
         if self.driver.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // The driver leaves the browser behind when it is ended, but collects it before.
+            let there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+            if let Some(pid) = self.pid.filter(there) {
+                program::signal(pid, "KILL");
+            }
             program::signal(self.driver.id(), "TERM");
         }
         let _gone_either_way = self.driver.wait();
