@@ -26,6 +26,8 @@ pub struct NodeFile {
     pub routes: BTreeMap<String, SocketAddr>,
     /// `[dns] nameservers`.
     pub nameservers: Vec<SocketAddr>,
+    /// `[mta] smtp_port`.
+    pub smtp_port: u16,
     /// `[mta] lease_ttl_secs`.
     pub lease_ttl_secs: u64,
     /// `[mta] ambiguous_hold_secs`.
@@ -83,6 +85,7 @@ impl NodeFile {
             routes.join(", ")
         ));
         add("allow_private_destinations = true".to_owned());
+        add(format!("smtp_port = {}", self.smtp_port));
         add(format!("lease_ttl_secs = {}", self.lease_ttl_secs));
         add(format!(
             "ambiguous_hold_secs = {}",

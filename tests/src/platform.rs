@@ -37,6 +37,7 @@ pub struct PlatformBuilder {
     nodes: Vec<NodePlan>,
     routes: BTreeMap<String, SocketAddr>,
     nameservers: Vec<SocketAddr>,
+    smtp_port: u16,
     redis: bool,
     clock: bool,
     lease_ttl_secs: u64,
@@ -78,6 +79,11 @@ impl PlatformBuilder {
     pub fn nameserver(mut self, address: SocketAddr) -> Self {
         self.nameservers.push(address);
         self
+    }
+
+    /// Hosts found in DNS are reached on this port.
+    pub fn smtp_port(self, smtp_port: u16) -> Self {
+        Self { smtp_port, ..self }
     }
 
     /// With Redis.
@@ -203,6 +209,7 @@ impl PlatformBuilder {
             sandbox: place::free_address(),
             routes: self.routes.clone(),
             nameservers: self.nameservers.clone(),
+            smtp_port: self.smtp_port,
             lease_ttl_secs: self.lease_ttl_secs,
             ambiguous_hold_secs: self.ambiguous_hold_secs,
             deadline_secs: self.deadline_secs,
@@ -256,6 +263,7 @@ impl Platform {
             nodes: Vec::new(),
             routes: BTreeMap::new(),
             nameservers: Vec::new(),
+            smtp_port: 25,
             redis: false,
             clock: false,
             lease_ttl_secs: 15,
