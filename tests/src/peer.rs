@@ -1,4 +1,4 @@
-//! Mail servers that others wrote, as `cargo xtask bootstrap` unpacks them: where they are, and
+//! Mail programs that others wrote, as `cargo xtask bootstrap` unpacks them: where they are, and
 //! what a program needs that was never installed.
 
 use std::collections::HashMap;
@@ -16,9 +16,19 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The package unpacked as `name`; none, and a loud line, where it is not there or servers
+    /// The server unpacked as `name`; none, and a loud line, where it is not there or servers
     /// cannot change to their own users.
     pub fn find(name: &str) -> Option<Self> {
+        let peer = Self::find_program(name)?;
+        if fs::metadata("/proc/self").unwrap().uid() != 0 {
+            eprintln!("SKIPPED: {name} has to be started as root");
+            return None;
+        }
+        Some(peer)
+    }
+
+    /// The package unpacked as `name`; none, and a loud line, where it is not there.
+    pub fn find_program(name: &str) -> Option<Self> {
         let given = env::var_os("POSTRIDER_PEERS").map(PathBuf::from);
         let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/peers");
         let dir = fs::canonicalize(given.unwrap_or_else(|| own.into())).unwrap_or_default();
@@ -26,34 +36,38 @@ impl Peer {
             eprintln!("SKIPPED: {name} is not there: run `cargo xtask bootstrap`");
             return None;
         }
-        if fs::metadata("/proc/self").unwrap().uid() != 0 {
-            eprintln!("SKIPPED: {name} has to be started as root");
-            return None;
-        }
         let root = dir.join(name).join("root");
         Some(Self { dir, root })
     }
 
+    /// Where the libraries are that came with the package.
+    pub fn libraries(&self) -> HashMap<&'static str, OsString> {
+        let own = env::join_paths(library_dirs(&self.root)).unwrap();
+        HashMap::from([("LD_LIBRARY_PATH", own)])
+    }
+
     /// Libraries that came with the package, and users that its installation would have made.
     pub fn environment(&self) -> HashMap<&'static str, OsString> {
-        let own = library_dirs(&self.root);
         let wrapper_dirs = library_dirs(&self.dir.join("nss-wrapper/root"));
         let wrapper = wrapper_dirs.iter().map(|dir| dir.join("libnss_wrapper.so"));
         let wrapper = wrapper.filter(|file| file.exists());
-        HashMap::from([
-            ("LD_LIBRARY_PATH", env::join_paths(own).unwrap()),
+        let mut all = self.libraries();
+        all.extend([
             ("LD_PRELOAD", env::join_paths(wrapper).unwrap()),
             ("NSS_WRAPPER_PASSWD", self.dir.join("passwd").into()),
             ("NSS_WRAPPER_GROUP", self.dir.join("group").into()),
-        ])
+        ]);
+        all
     }
 }
 
-/// The directories below `usr/lib`: that of the machine, and the package's own.
+/// `usr/lib` and the directories below it: that of the machine, and the package's own.
 fn library_dirs(root: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(root.join("usr/lib")).into_iter();
+    let libraries = root.join("usr/lib");
+    let entries = fs::read_dir(&libraries).into_iter();
     let paths = entries.flatten().flatten().map(|entry| entry.path());
-    paths.filter(|path| path.is_dir()).collect()
+    let below = paths.filter(|path| path.is_dir()).collect::<Vec<_>>();
+    below.into_iter().chain([libraries]).collect()
 }
 
 /// Writes `cert.pem` and `key.pem` of a name into a directory; the key is readable to its user.

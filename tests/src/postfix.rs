@@ -1,10 +1,11 @@
 //! A real Postfix, unpacked and not installed, that files mail below a directory of the test.
 //! What it refuses is said by recipient, with its own access tables.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -76,29 +77,40 @@ impl Postfix {
     }
 
     /// Waits for the one mail of this recipient; what was filed, lines ended as on the wire.
-    pub async fn filed(&self, recipient: &str) -> String {
+    pub async fn filed(&self, recipient: &str) -> Vec<u8> {
         let mark = format!("\nDelivered-To: {recipient}\n");
         let what = format!("Postfix files the mail for {recipient}");
-        let text = until(&what, PATIENCE, || async {
-            let mut mails = self.mails().into_iter().filter(|mail| mail.contains(&mark));
-            let first = mails.next();
-            assert!(mails.next().is_none(), "{recipient} got several");
+        let path = until(&what, PATIENCE, || async {
+            let mut mine = self.mails().into_iter().filter(|path| has(path, &mark));
+            let first = mine.next();
+            assert!(mine.next().is_none(), "{recipient} got several");
             first
         })
         .await;
-        text.replace('\n', "\r\n")
+        let mut wire = Vec::new();
+        for octet in fs::read(path).unwrap() {
+            match octet {
+                b'\n' => wire.extend(b"\r\n"),
+                octet => wire.push(octet),
+            }
+        }
+        wire
     }
 
-    /// Everything that was filed.
-    pub fn mails(&self) -> Vec<String> {
-        let Ok(files) = fs::read_dir(self.dir.path().join("mail/box/new")) else {
-            return Vec::new();
-        };
-        let paths = files.map(|file| file.unwrap().path());
-        paths
-            .map(|path| fs::read_to_string(path).unwrap())
-            .collect()
+    /// The files of all mail.
+    pub fn mails(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.dir.path().join("mail/box/new"));
+        let files = files.into_iter().flatten();
+        files.map(|file| file.unwrap().path()).collect()
     }
+}
+
+/// Whether this stands in what Postfix puts first.
+fn has(path: &Path, mark: &str) -> bool {
+    let mut start = Vec::new();
+    let file = File::open(path).unwrap();
+    file.take(2_000).read_to_end(&mut start).unwrap();
+    String::from_utf8_lossy(&start).contains(mark)
 }
 
 impl Drop for Postfix {
@@ -163,6 +175,8 @@ command_directory = {root}/usr/sbin
 import_environment = MAIL_CONFIG LD_PRELOAD LD_LIBRARY_PATH NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP
 maillog_file = {dir}/log
 maillog_file_prefixes = /tmp
+message_size_limit = 60000000
+virtual_mailbox_limit = 0
 smtpd_peername_lookup = no
 smtpd_tls_cert_file = {dir}/cert.pem
 smtpd_tls_key_file = {dir}/key.pem

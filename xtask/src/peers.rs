@@ -1,4 +1,5 @@
-//! Foreign mail servers for the tests: Postfix, Exim and OpenSMTPD, unpacked and not installed.
+//! Foreign mail programs for the tests: the servers Postfix, Exim and OpenSMTPD, and OpenDKIM to
+//! check signatures; unpacked and not installed.
 //!
 //! Layout of the directory named by POSTRIDER_PEERS: `<peer>/root` is the unpacked tree, with the
 //! libraries it misses here; `nss-wrapper/root`, `passwd` and `group` make the users known that
@@ -21,7 +22,7 @@ struct Peer {
 }
 
 /// The wrapper comes first: Exim does not even tell its version without its user.
-const PEERS: [Peer; 4] = [
+const PEERS: [Peer; 5] = [
     Peer {
         name: "nss-wrapper",
         package: "libnss-wrapper",
@@ -41,6 +42,11 @@ const PEERS: [Peer; 4] = [
         name: "opensmtpd",
         package: "opensmtpd",
         check: &["usr/sbin/smtpd", "-h"],
+    },
+    Peer {
+        name: "opendkim",
+        package: "opendkim",
+        check: &["usr/sbin/opendkim", "-V"],
     },
 ];
 
@@ -81,7 +87,7 @@ pub(crate) fn ensure() -> Outcome<PathBuf> {
     }
     if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
         eprintln!(
-            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim and OpenSMTPD are skipped"
+            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim, OpenSMTPD and OpenDKIM are skipped"
         );
         return Ok(dir);
     }
