@@ -36,6 +36,8 @@ pub struct NodeFile {
     pub deadline_secs: u64,
     /// `[mta] max_connections_per_site`.
     pub connections_per_site: u32,
+    /// Whether webhooks may be called on this machine, over plain HTTP.
+    pub local_webhooks: bool,
     /// `[secrets] master_key_file`.
     pub master_key_file: PathBuf,
     /// `[return_path] keys_file`.
@@ -100,8 +102,10 @@ impl NodeFile {
             add(format!("{step}_secs = {}", self.deadline_secs));
         }
         add(format!("[sandbox]\nlisten = \"{}\"", self.sandbox));
-        add("[worker]\nwebhook_allowed_networks = [\"127.0.0.0/8\"]".to_owned());
-        add("allow_insecure_webhooks = true".to_owned());
+        if self.local_webhooks {
+            add("[worker]\nwebhook_allowed_networks = [\"127.0.0.0/8\"]".to_owned());
+            add("allow_insecure_webhooks = true".to_owned());
+        }
         add(format!("[metrics]\nlisten = \"{}\"", self.metrics));
         add(format!(
             "[return_path]\ndomain = \"bounce.test\"\nkeys_file = {:?}",

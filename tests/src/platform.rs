@@ -44,6 +44,7 @@ pub struct PlatformBuilder {
     ambiguous_hold_secs: u64,
     deadline_secs: u64,
     connections_per_site: u32,
+    local_webhooks: bool,
 }
 
 impl PlatformBuilder {
@@ -123,6 +124,14 @@ impl PlatformBuilder {
     pub fn connections_per_site(self, connections_per_site: u32) -> Self {
         Self {
             connections_per_site,
+            ..self
+        }
+    }
+
+    /// Webhooks go where they may without configuration: over HTTPS to the public Internet.
+    pub fn only_public_webhooks(self) -> Self {
+        Self {
+            local_webhooks: false,
             ..self
         }
     }
@@ -214,6 +223,7 @@ impl PlatformBuilder {
             ambiguous_hold_secs: self.ambiguous_hold_secs,
             deadline_secs: self.deadline_secs,
             connections_per_site: self.connections_per_site,
+            local_webhooks: self.local_webhooks,
             master_key_file: dir.join("master.key"),
             return_path_keys_file: dir.join("return-path.keys"),
             clock_file: clock.map(|clock| clock.path().to_owned()),
@@ -270,6 +280,7 @@ impl Platform {
             ambiguous_hold_secs: 600,
             deadline_secs: 30,
             connections_per_site: 20,
+            local_webhooks: true,
         }
     }
 

@@ -11,7 +11,6 @@ use tests::place;
 use tests::platform::Platform;
 use tests::sink::{Sink, Verdict};
 use tests::tenant::Tenant;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::OnceCell;
 
@@ -144,7 +143,7 @@ impl World {
 
     /// A time that far from now.
     pub(crate) fn in_secs(secs: i64) -> String {
-        let now = OffsetDateTime::from(service::clock::Clock::system().now());
+        let now = service::clock::Clock::system().now();
         let at = now + time::Duration::seconds(secs);
         at.format(&Rfc3339).unwrap()
     }
