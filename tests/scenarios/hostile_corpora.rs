@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use mail::address::EmailAddress;
 use mail_parser::{Message, MessageParser};
 use serde_json::{Value, json};
 use tests::api::{Answer, Api, message};
@@ -106,6 +107,8 @@ async fn every_field_takes_the_same_addresses() {
         let sent = api.post("/v1/emails", &message("acme.test", address)).await;
         let (listed, sent) = (listed.status.as_u16(), sent.status.as_u16());
         let known = matches!(listed, 200 | 201 | 422) && matches!(sent, 202 | 422);
+        // The parser's answers are compared with the corpus beside it.
+        let known = known && (listed != 422) == EmailAddress::parse(address).is_ok();
         // A recipient may have a name and a comment around the address, an entry may not.
         let same = listed == 422 || sent == 202;
         if !known || !same {
@@ -186,7 +189,7 @@ fn judge(case: &Value, status: u16) -> Option<&'static str> {
         text(case, "value"),
     );
     let only_refused = expect.starts_with("reject") && !expect.contains("accept");
-    let only_refused = only_refused && !expect.contains(" or ") && field != "webhook_url";
+    let only_refused = only_refused && !expect.contains(" or ");
     if only_refused && status < 400 {
         return Some("should be refused");
     }
