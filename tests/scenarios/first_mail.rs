@@ -3,13 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 use tests::api::{Api, message};
 use tests::dev::Dev;
+use tests::python::Python;
 use tests::receiver::{Call, WebhookReceiver};
 use tests::{PATIENCE, place, take_turn, until};
 
@@ -102,12 +99,11 @@ import json, sys
 from standardwebhooks import Webhook
 for call in json.load(sys.stdin):
     Webhook(call['secret']).verify(call['body'], call['headers'])
-print('verified')
+print('true')
 ";
 
 fn verify_with_public_library(calls: &[Call], secret: &str) {
-    let Some(python) = python_with_library() else {
-        eprintln!("SKIPPED: no python3 with `standardwebhooks` from PyPI to verify the calls with");
+    let Some(python) = Python::with_library("standardwebhooks==1.0.0", "standardwebhooks") else {
         return;
     };
     let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
@@ -118,42 +114,5 @@ fn verify_with_public_library(calls: &[Call], secret: &str) {
             .collect();
         json!({"secret": secret, "headers": headers, "body": String::from_utf8_lossy(&call.body)})
     };
-    let input = Value::from_iter(calls.iter().map(call));
-    let mut child = Command::new(python)
-        .args(["-c", VERIFY])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.to_string().as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "verified");
-}
-
-/// Python of a virtual environment below `target` with the library in it, made once.
-fn python_with_library() -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("standardwebhooks");
-    let python = dir.join("bin/python");
-    let has_library = || {
-        let import = ["-c", "import standardwebhooks"];
-        Command::new(&python)
-            .args(import)
-            .status()
-            .is_ok_and(|status| status.success())
-    };
-    if !has_library() {
-        Command::new("python3")
-            .args(["-m", "venv"])
-            .arg(&dir)
-            .status()
-            .ok()?;
-        let install = ["-m", "pip", "install", "--quiet", "standardwebhooks==1.0.0"];
-        Command::new(&python).args(install).status().ok()?;
-    }
-    has_library().then_some(python)
+    assert_eq!(python.run(VERIFY, &calls.iter().map(call).collect()), true);
 }

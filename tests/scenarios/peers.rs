@@ -4,15 +4,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
-use std::env;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::chown;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tests::api::message;
+use tests::peer::{Peer, write_certificate};
 use tests::platform::Platform;
 use tests::{PATIENCE, place, take_turn, until};
 use tokio::net::TcpStream;
@@ -82,36 +81,21 @@ struct Exim {
 impl Exim {
     /// None, and a loud line, where it is not there or may not be started.
     async fn start() -> Option<Self> {
-        let peers = PathBuf::from(
-            env::var_os("POSTRIDER_PEERS")
-                .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../target/peers").into()),
-        );
-        let root = peers.join("exim/root");
-        if !peers.join("exim/complete").exists() {
-            eprintln!(
-                "SKIPPED: no Exim in {}: run `cargo xtask bootstrap`",
-                peers.display()
-            );
-            return None;
-        }
-        if fs::metadata("/proc/self").unwrap().uid() != 0 {
-            eprintln!("SKIPPED: Exim has to be started as root");
-            return None;
-        }
+        let peer = Peer::find("exim")?;
         let dir = place::directory();
         let address = place::free_address();
         for name in ["spool", "maildir"] {
             fs::create_dir(dir.path().join(name)).unwrap();
             chown(dir.path().join(name), Some(EXIM_USER), Some(EXIM_USER)).unwrap();
         }
-        write_certificate(dir.path());
+        write_certificate(dir.path(), "exim.test", EXIM_USER);
         let config = dir.path().join("exim.conf");
         fs::write(&config, configuration(dir.path(), address)).unwrap();
-        let child = Command::new(root.join("usr/sbin/exim4"))
+        let child = Command::new(peer.root.join("usr/sbin/exim4"))
             .arg("-C")
             .arg(&config)
             .arg("-bdf")
-            .envs(wrapped(&peers, &root))
+            .envs(peer.environment())
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -147,32 +131,6 @@ impl Drop for Exim {
     }
 }
 
-/// Libraries that came with the package, and users that its installation would have made.
-fn wrapped(peers: &Path, root: &Path) -> HashMap<&'static str, std::ffi::OsString> {
-    let machine_dirs = |root: &Path| {
-        let entries = fs::read_dir(root.join("usr/lib"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        entries
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir())
-            .collect::<Vec<_>>()
-    };
-    let wrapper_dirs = machine_dirs(&peers.join("nss-wrapper/root"));
-    let wrapper = wrapper_dirs.iter().map(|dir| dir.join("libnss_wrapper.so"));
-    let wrapper = wrapper.filter(|file| file.exists()).collect::<Vec<_>>();
-    HashMap::from([
-        (
-            "LD_LIBRARY_PATH",
-            env::join_paths(machine_dirs(root)).unwrap(),
-        ),
-        ("LD_PRELOAD", env::join_paths(wrapper).unwrap()),
-        ("NSS_WRAPPER_PASSWD", peers.join("passwd").into()),
-        ("NSS_WRAPPER_GROUP", peers.join("group").into()),
-    ])
-}
-
 fn configuration(dir: &Path, address: SocketAddr) -> String {
     let (dir, ip, port) = (dir.display(), address.ip(), address.port());
     format!(
@@ -206,13 +164,6 @@ maildir:
   return_path_add
 "
     )
-}
-
-fn write_certificate(dir: &Path) {
-    let made = rcgen::generate_simple_self_signed(vec!["exim.test".to_owned()]).unwrap();
-    fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-    fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    chown(dir.join("key.pem"), Some(EXIM_USER), Some(EXIM_USER)).unwrap();
 }
 
 /// Quoted-printable (RFC 2045, 6.7), as far as valid text goes.

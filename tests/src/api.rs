@@ -16,7 +16,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Api {
     base: String,
-    key: String,
+    key: Option<String>,
     client: Client,
 }
 
@@ -71,7 +71,7 @@ impl Api {
         let client = Client::builder().timeout(ANSWER_PATIENCE).build().unwrap();
         Self {
             base: base.to_owned(),
-            key: key.to_owned(),
+            key: Some(key.to_owned()),
             client,
         }
     }
@@ -79,7 +79,15 @@ impl Api {
     /// The same interface with another key.
     pub fn with_key(&self, key: &str) -> Self {
         Self {
-            key: key.to_owned(),
+            key: Some(key.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// The same interface without a key.
+    pub fn without_key(&self) -> Self {
+        Self {
+            key: None,
             ..self.clone()
         }
     }
@@ -96,9 +104,11 @@ impl Api {
 
     /// A request, for tests that put together their own.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client
-            .request(method, self.url(path))
-            .bearer_auth(&self.key)
+        let request = self.client.request(method, self.url(path));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
     }
 
     /// Sends a request.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use hickory_server::Server;
 use hickory_server::net::runtime::{Time, TokioRuntimeProvider};
 use hickory_server::proto::op::ResponseCode;
-use hickory_server::proto::rr::rdata::{CNAME, SOA, TXT};
+use hickory_server::proto::rr::rdata::{A, CNAME, MX, SOA, TXT};
 use hickory_server::proto::rr::{LowerName, Name, RData, Record};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::store::in_memory::InMemoryZoneHandler;
@@ -66,6 +66,16 @@ impl Dns {
     /// Publishes an alias.
     pub fn cname(&self, name: &str, target: &str) {
         self.publish(name, RData::CNAME(CNAME(absolute(target))));
+    }
+
+    /// Publishes the address of a host.
+    pub fn a(&self, name: &str, address: Ipv4Addr) {
+        self.publish(name, RData::A(A(address)));
+    }
+
+    /// Publishes a mail host of a domain.
+    pub fn mx(&self, domain: &str, preference: u16, host: &str) {
+        self.publish(domain, RData::MX(MX::new(preference, absolute(host))));
     }
 
     /// Takes everything at this name away.

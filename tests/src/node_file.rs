@@ -26,6 +26,8 @@ pub struct NodeFile {
     pub routes: BTreeMap<String, SocketAddr>,
     /// `[dns] nameservers`.
     pub nameservers: Vec<SocketAddr>,
+    /// `[mta] smtp_port`.
+    pub smtp_port: u16,
     /// `[mta] lease_ttl_secs`.
     pub lease_ttl_secs: u64,
     /// `[mta] ambiguous_hold_secs`.
@@ -34,6 +36,8 @@ pub struct NodeFile {
     pub deadline_secs: u64,
     /// `[mta] max_connections_per_site`.
     pub connections_per_site: u32,
+    /// Whether webhooks may be called on this machine, over plain HTTP.
+    pub local_webhooks: bool,
     /// `[secrets] master_key_file`.
     pub master_key_file: PathBuf,
     /// `[return_path] keys_file`.
@@ -85,6 +89,7 @@ impl NodeFile {
             routes.join(", ")
         ));
         add("allow_private_destinations = true".to_owned());
+        add(format!("smtp_port = {}", self.smtp_port));
         add(format!("lease_ttl_secs = {}", self.lease_ttl_secs));
         add(format!(
             "ambiguous_hold_secs = {}",
@@ -99,8 +104,10 @@ impl NodeFile {
             add(format!("{step}_secs = {}", self.deadline_secs));
         }
         add(format!("[sandbox]\nlisten = \"{}\"", self.sandbox));
-        add("[worker]\nwebhook_allowed_networks = [\"127.0.0.0/8\"]".to_owned());
-        add("allow_insecure_webhooks = true".to_owned());
+        if self.local_webhooks {
+            add("[worker]\nwebhook_allowed_networks = [\"127.0.0.0/8\"]".to_owned());
+            add("allow_insecure_webhooks = true".to_owned());
+        }
         add(format!("[metrics]\nlisten = \"{}\"", self.metrics));
         add(format!(
             "[return_path]\ndomain = \"bounce.test\"\nkeys_file = {:?}",

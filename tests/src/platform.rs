@@ -37,12 +37,14 @@ pub struct PlatformBuilder {
     nodes: Vec<NodePlan>,
     routes: BTreeMap<String, SocketAddr>,
     nameservers: Vec<SocketAddr>,
+    smtp_port: u16,
     redis: bool,
     clock: bool,
     lease_ttl_secs: u64,
     ambiguous_hold_secs: u64,
     deadline_secs: u64,
     connections_per_site: u32,
+    local_webhooks: bool,
 }
 
 impl PlatformBuilder {
@@ -78,6 +80,11 @@ impl PlatformBuilder {
     pub fn nameserver(mut self, address: SocketAddr) -> Self {
         self.nameservers.push(address);
         self
+    }
+
+    /// Hosts found in DNS are reached on this port.
+    pub fn smtp_port(self, smtp_port: u16) -> Self {
+        Self { smtp_port, ..self }
     }
 
     /// With Redis.
@@ -117,6 +124,14 @@ impl PlatformBuilder {
     pub fn connections_per_site(self, connections_per_site: u32) -> Self {
         Self {
             connections_per_site,
+            ..self
+        }
+    }
+
+    /// Webhooks go where they may without configuration: over HTTPS to the public Internet.
+    pub fn only_public_webhooks(self) -> Self {
+        Self {
+            local_webhooks: false,
             ..self
         }
     }
@@ -203,10 +218,12 @@ impl PlatformBuilder {
             sandbox: place::free_address(),
             routes: self.routes.clone(),
             nameservers: self.nameservers.clone(),
+            smtp_port: self.smtp_port,
             lease_ttl_secs: self.lease_ttl_secs,
             ambiguous_hold_secs: self.ambiguous_hold_secs,
             deadline_secs: self.deadline_secs,
             connections_per_site: self.connections_per_site,
+            local_webhooks: self.local_webhooks,
             master_key_file: dir.join("master.key"),
             return_path_keys_file: dir.join("return-path.keys"),
             clock_file: clock.map(|clock| clock.path().to_owned()),
@@ -256,12 +273,14 @@ impl Platform {
             nodes: Vec::new(),
             routes: BTreeMap::new(),
             nameservers: Vec::new(),
+            smtp_port: 25,
             redis: false,
             clock: false,
             lease_ttl_secs: 15,
             ambiguous_hold_secs: 600,
             deadline_secs: 30,
             connections_per_site: 20,
+            local_webhooks: true,
         }
     }
 

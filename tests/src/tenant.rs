@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::program;
 
@@ -48,6 +49,24 @@ impl Tenant {
             .await
             .unwrap();
         assert!(done.rows_affected() > 0, "{} has no stream", self.name);
+    }
+
+    /// Gives it another live key, with these scopes; its text.
+    pub async fn add_key(&self, pool: &PgPool, scopes: &[&str]) -> String {
+        let id = Uuid::new_v4();
+        let (digits, more) = (id.simple(), Uuid::new_v4().simple());
+        let key = format!("pr_live_{digits}{more}");
+        let insert = "INSERT INTO api_key (id, account, hash, hint, test, scopes, created_at)
+                      SELECT $1, id, sha256(convert_to($2, 'UTF8')), 'pr_live_…', false, $3, created_at
+                      FROM account WHERE name = $4";
+        let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        let done = sqlx::query(insert)
+            .bind(id)
+            .bind(&key)
+            .bind(scopes)
+            .bind(&self.name);
+        assert_eq!(done.execute(pool).await.unwrap().rows_affected(), 1);
+        key
     }
 
     /// Takes its keys away.

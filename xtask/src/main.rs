@@ -47,8 +47,8 @@ enum Task {
     Dev(Forwarded),
     /// Run the tests against a real PostgreSQL, Redis and mail servers.
     ///
-    /// Unpacks Postfix, Exim, OpenSMTPD, Prometheus and Chromium into target/peers (nothing is
-    /// installed; skipped loudly where apt is absent), builds postrider, then runs all tests with
+    /// Unpacks Postfix, Exim, OpenSMTPD, OpenDKIM, Prometheus and Chromium into target/peers (nothing
+    /// is installed; skipped loudly where apt is absent), builds postrider, then runs all tests with
     /// cargo-nextest if it is there, else with cargo test. The first build takes about 5 to 8
     /// minutes on 2 cores.
     #[command(

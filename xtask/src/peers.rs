@@ -1,5 +1,5 @@
 //! Foreign programs for the tests, unpacked and not installed: the mail servers Postfix, Exim and
-//! OpenSMTPD, Prometheus, and the browser Chromium with its driver.
+//! OpenSMTPD, OpenDKIM, Prometheus, and the browser Chromium with its driver.
 //!
 //! Layout of the directory named by POSTRIDER_PEERS: `<peer>/root` is the unpacked tree, with the
 //! libraries it misses here; `nss-wrapper/root`, `passwd` and `group` make the users known that
@@ -22,7 +22,7 @@ struct Peer {
 }
 
 /// The wrapper comes first: Exim does not even tell its version without its user.
-const PEERS: [Peer; 6] = [
+const PEERS: [Peer; 7] = [
     Peer {
         name: "nss-wrapper",
         package: "libnss-wrapper",
@@ -42,6 +42,11 @@ const PEERS: [Peer; 6] = [
         name: "opensmtpd",
         package: "opensmtpd",
         check: &["usr/sbin/smtpd", "-h"],
+    },
+    Peer {
+        name: "opendkim",
+        package: "opendkim",
+        check: &["usr/sbin/opendkim", "-V"],
     },
     Peer {
         name: "chromium",
@@ -100,8 +105,8 @@ pub(crate) fn ensure() -> Outcome<PathBuf> {
     }
     if on_path("apt-get").is_none() || on_path("dpkg").is_none() {
         eprintln!(
-            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim, OpenSMTPD, Prometheus and \
-             Chromium are skipped"
+            "SKIPPED: no apt-get and dpkg here, so tests against Postfix, Exim, OpenSMTPD, OpenDKIM, Prometheus \
+             and Chromium are skipped"
         );
         return Ok(dir);
     }

@@ -188,6 +188,7 @@ fn routing(config: &Config, around: &Surroundings) -> anyhow::Result<RoutingConf
         offline: around.offline,
         nameservers: (!config.dns.nameservers.is_empty()).then(|| config.dns.nameservers.clone()),
         allow_private: config.mta.allow_private_destinations,
+        smtp_port: config.mta.smtp_port.get(),
         ..RoutingConfig::default()
     })
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,8 @@ sections! {
         routes: BTreeMap<RouteDomain, HostPort> = BTreeMap::new(),
         /// Whether mail may go to loopback, private and link-local addresses.
         allow_private_destinations: bool = false,
+        /// Port of the mail hosts that DNS names; other than 25 in closed networks and tests only.
+        smtp_port: NonZeroU16 = nonzero_u16(25),
         /// How long a delivery of a lost node waits for that node's journal.
         ambiguous_hold_secs: Seconds = Seconds::constant(600),
         /// How long a shard stays with a node that is not heard of.
@@ -267,6 +269,10 @@ impl DatabaseConfig {
 
 fn parsed<T: std::str::FromStr<Err = String>>(default: &'static str) -> T {
     default.parse().expect("a default, parsed by a test")
+}
+
+fn nonzero_u16(default: u16) -> NonZeroU16 {
+    NonZeroU16::new(default).expect("a default, made by a test")
 }
 
 fn nonzero_u32(default: u32) -> NonZeroU32 {
