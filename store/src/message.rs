@@ -52,10 +52,10 @@ impl Store {
     ) -> Result<Vec<(MessageId, bool)>, StoreError> {
         let wanted: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
         let rows: Vec<(uuid::Uuid, i16)> =
-            sqlx::query_as("SELECT id, flags FROM message WHERE id = ANY ($1) AND account = $2")
+            sqlx::query_as(include_str!("../queries/sent_among.sql"))
                 .bind(wanted)
                 .bind(account.0)
-                .fetch_all(&self.general)
+                .fetch_all(&self.search)
                 .await
                 .during("find messages among others")?;
         let is_test = |flags| MessageFlags::from_bits(flags).contains(MessageFlags::TEST);
