@@ -99,6 +99,10 @@ problem_sets! {
     ConflictProblem {
         "409" => "The request conflicts with an earlier one, or with a limit",
     }
+    /// What can be under way already.
+    BusyProblem {
+        "429" => "The account has as much of this under way, or waiting, as it may have at once",
+    }
     /// What can be missing.
     NotFoundProblem {
         "404" => "There is no such thing in this account",
@@ -120,7 +124,7 @@ fn problem(status: &str, about: &str) -> Response {
     let mut response = ResponseBuilder::new()
         .description(about)
         .content(MEDIA_TYPE, content);
-    if status == "503" {
+    if status == "503" || status == "429" {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer);
         let header = HeaderBuilder::new()
             .schema(Some(seconds))
