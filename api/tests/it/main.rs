@@ -12,6 +12,7 @@ mod domains;
 mod full_sends;
 mod inbox;
 mod keys;
+mod large_answers;
 mod lists;
 mod platform;
 mod raw;
