@@ -1,9 +1,10 @@
-//! How many octets of request bodies are in memory at once, and where work on large ones is done.
+//! How many octets of bodies, asked and answered, are in memory at once, and where work on large ones is done.
 //! Reads no body and knows no route.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -25,6 +26,49 @@ pub(crate) struct BodyBudget {
     patience: Duration,
 }
 
+/// The same for large answers: a budget of their own, because a client may take its time to read
+/// one, and nobody's sending may wait for that.
+#[derive(Clone)]
+pub(crate) struct AnswerBudget(BodyBudget);
+
+impl AnswerBudget {
+    /// Half of what request bodies may take.
+    pub(crate) fn new(config: &ApiConfig) -> Self {
+        Self(BodyBudget::of(
+            config.bodies_max_octets / 2,
+            config.body_room_timeout,
+        ))
+    }
+
+    /// As [`BodyBudget::room_for`].
+    pub(crate) async fn room_for(&self, octets: usize) -> Result<BodyRoom, Problem> {
+        self.0.room_for(octets).await
+    }
+}
+
+/// Octets that are part of an answer and keep their room until the last of them was sent.
+pub(crate) struct RoomedOctets {
+    octets: Bytes,
+    _room: BodyRoom,
+}
+
+impl RoomedOctets {
+    /// Gives back what of the room the answer does not need.
+    pub(crate) fn answer(octets: Bytes, mut room: BodyRoom) -> Bytes {
+        room.shrink_to(octets.len());
+        Bytes::from_owner(Self {
+            octets,
+            _room: room,
+        })
+    }
+}
+
+impl AsRef<[u8]> for RoomedOctets {
+    fn as_ref(&self) -> &[u8] {
+        &self.octets
+    }
+}
+
 /// Room for one body, given back when dropped.
 pub(crate) struct BodyRoom {
     permit: OwnedSemaphorePermit,
@@ -33,12 +77,16 @@ pub(crate) struct BodyRoom {
 
 impl BodyBudget {
     pub(crate) fn new(config: &ApiConfig) -> Self {
-        let total = as_permits(config.bodies_max_octets);
+        Self::of(config.bodies_max_octets, config.body_room_timeout)
+    }
+
+    fn of(octets: usize, patience: Duration) -> Self {
+        let total = as_permits(octets);
         Self {
             free: Arc::new(Semaphore::new(total as usize)),
             turns: Arc::new(Semaphore::new(turns())),
             total,
-            patience: config.body_room_timeout,
+            patience,
         }
     }
 
@@ -55,7 +103,7 @@ impl BodyBudget {
                 turns: self.turns.clone(),
             }),
             Ok(Err(_)) | Err(_) => {
-                let detail = "too many large requests are being read at the moment; nothing was \
+                let detail = "too many large requests or answers are under way at the moment; nothing was \
                               done with this one, send it again in a few seconds";
                 Err(Problem::new(Code::Unavailable, detail)
                     .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_SECS)))

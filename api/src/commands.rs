@@ -125,8 +125,9 @@ impl Standing {
     }
 
     /// Where the queue has these, as far as that can be known without looking through all of it:
-    /// mail is queued for the time of its id, for the time it was scheduled for, or for the time
-    /// its last event names. Only what a node set aside for a while is elsewhere.
+    /// mail is queued for the time its last event names, for the time of its id, or for the time it
+    /// was scheduled for. Only what a node set aside for a while is elsewhere. The events name
+    /// times exactly, so that mail is also found among all that is scheduled for the same moment.
     pub(crate) async fn find(
         &self,
         state: &AppState,
@@ -134,17 +135,13 @@ impl Standing {
     ) -> Result<Vec<QueuedDelivery>, Problem> {
         let accepted = of_unix_ms(self.message.id.unix_ms());
         let due = of_unix_ms(self.place.content_due_ms);
-        let mut spans = vec![
+        let spans = [
             (accepted - COMPOSING_MAX, accepted + MILLISECOND),
             (due, due + MILLISECOND),
         ];
-        spans.extend(
-            deliveries
-                .iter()
-                .filter_map(|one| Some((one.next_at?, one.next_at?))),
-        );
+        let times: Vec<_> = deliveries.iter().filter_map(|one| one.next_at).collect();
         let (shard, id) = (self.place.shard, self.message.id);
-        let mut found = state.store.queued_in(shard, id, &spans).await?;
+        let mut found = state.store.queued_in(shard, id, &times, &spans).await?;
         found.retain(|row| deliveries.iter().any(|one| one.key == row.key));
         Ok(found)
     }
@@ -193,6 +190,7 @@ impl Standing {
                     .iter()
                     .find(|row| row.key == one.key)
                     .map(|row| row.next_at),
+                bulk: false,
             })
             .collect();
         if commands.is_empty() {

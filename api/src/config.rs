@@ -55,6 +55,8 @@ pub struct ApiConfig {
     pub webhook_ports: Vec<u16>,
     /// Webhook endpoints that one account may have.
     pub webhook_endpoints_max: usize,
+    /// Commands of actions that one account may have waiting to be carried out.
+    pub open_actions_max: u64,
     /// Sending domains that one account may have.
     pub domains_max: usize,
     /// The platform's domain for bounces, which subdomains of sending domains lead to.
@@ -93,6 +95,7 @@ impl Default for ApiConfig {
             webhook_allowed_networks: Vec::new(),
             webhook_ports: vec![80, 443, 8080, 8443],
             webhook_endpoints_max: 50,
+            open_actions_max: 50_000,
             domains_max: 100,
             return_path_domain: None,
             api_keys_max: 100,

@@ -13,6 +13,7 @@ use service::resolver::{Lookup, Resolver};
 use store::{AccountNo, CheckedDomain, NewDomain, RegisteredDomain, Written};
 use tokio::sync::Semaphore;
 
+use crate::account_turns::{AccountTurn, AccountTurns, SlowWork};
 use crate::problem::{Code, Problem};
 use crate::random;
 use crate::state::AppState;
@@ -41,9 +42,14 @@ impl Default for KeyMaker {
 }
 
 impl KeyMaker {
-    async fn make(&self) -> Result<SigningKey, Problem> {
-        let _turn = self.turns.acquire().await;
-        let made = tokio::task::spawn_blocking(SigningKey::generate_rsa_2048).await;
+    /// The turns end with the work, which goes on when nobody waits for it any more.
+    async fn make(&self, of_account: AccountTurn) -> Result<SigningKey, Problem> {
+        let turn = self.turns.clone().acquire_owned().await;
+        let work = move || {
+            let _turns = (turn, of_account);
+            SigningKey::generate_rsa_2048()
+        };
+        let made = tokio::task::spawn_blocking(work).await;
         let fault = |error: &dyn std::fmt::Display| {
             tracing::error!(%error, "could not make a DKIM key");
             let detail = "the cause was logged under the id of this request";
@@ -57,9 +63,10 @@ impl KeyMaker {
 /// Registers a domain of the account with its first key.
 ///
 /// # Errors
-/// The account has it already, or has all it may have; of the store.
+/// The account has it already, has all it may have, or a key is being made for it; of the store.
 pub(crate) async fn register(
     state: &AppState,
+    turns: &AccountTurns,
     account: AccountNo,
     name: &DomainName,
 ) -> Result<RegisteredDomain, Problem> {
@@ -75,7 +82,8 @@ pub(crate) async fn register(
             format!("{name} is in use already"),
         ));
     }
-    let key = state.key_maker.make().await?;
+    let turn = turns.begin(account, SlowWork::DomainKey)?;
+    let key = state.key_maker.make(turn).await?;
     let now = state.clock.now();
     let id = DomainId::from_uuid(uuid_v7(unix_ms(state), random::octets()));
     let new = NewDomain {
@@ -107,12 +115,15 @@ pub(crate) async fn find(
 /// Looks at the domain's records now and writes what that means.
 ///
 /// # Errors
-/// There is no such domain, another account has proved it, or it changes all the time; of the store.
+/// There is no such domain, another account has proved it, or it changes all the time; the account
+/// has other domains looked at; of the store.
 pub(crate) async fn check(
     state: &AppState,
+    turns: &AccountTurns,
     account: AccountNo,
     id: DomainId,
 ) -> Result<RegisteredDomain, Problem> {
+    let _turn = turns.begin(account, SlowWork::DomainCheck)?;
     for _ in 0..TRIES {
         let domain = find(state, account, id).await?;
         match check_once(state, &domain).await? {
@@ -161,9 +172,10 @@ async fn ask(resolver: &Resolver, questions: Vec<Question>) -> HashMap<Question,
 /// Gives the domain a second key, which signs once its record was found.
 ///
 /// # Errors
-/// There is no such domain, or a key waits already; of the store.
+/// There is no such domain, a key waits already, or one is being made; of the store.
 pub(crate) async fn rotate(
     state: &AppState,
+    turns: &AccountTurns,
     account: AccountNo,
     id: DomainId,
 ) -> Result<RegisteredDomain, Problem> {
@@ -178,7 +190,8 @@ pub(crate) async fn rotate(
     if is_waiting(&find(state, account, id).await?) {
         return Err(under_way());
     }
-    let key = state.key_maker.make().await?;
+    let turn = turns.begin(account, SlowWork::DomainKey)?;
+    let key = state.key_maker.make(turn).await?;
     for _ in 0..TRIES {
         let domain = find(state, account, id).await?;
         if is_waiting(&domain) {

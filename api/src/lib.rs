@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod account_turns;
 mod auth;
 mod batch;
 mod body_budget;

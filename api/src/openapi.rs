@@ -102,6 +102,10 @@ problem_sets! {
     ConflictProblem {
         "409" => "The request conflicts with an earlier one, or with a limit",
     }
+    /// What can be under way already.
+    BusyProblem {
+        "429" => "The account has as much of this under way, or waiting, as it may have at once",
+    }
     /// What can be missing.
     NotFoundProblem {
         "404" => "There is no such thing in this account",

@@ -70,6 +70,8 @@ codes! {
     InvalidParameter, UNPROCESSABLE_ENTITY, "invalid_parameter", "A query parameter is not right";
     SandboxUnavailable, UNPROCESSABLE_ENTITY, "sandbox_unavailable", "There is no sandbox to send to";
     RateLimited, TOO_MANY_REQUESTS, "rate_limited", "Too many requests";
+    TooManyCommands, TOO_MANY_REQUESTS, "too_many_commands", "Earlier actions are not carried out yet";
+    TooManyAtOnce, TOO_MANY_REQUESTS, "too_many_at_once", "The account has too much of this under way";
     Internal, INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side";
     Timeout, SERVICE_UNAVAILABLE, "timeout", "The request took too long";
     Unavailable, SERVICE_UNAVAILABLE, "unavailable", "The service is not available for a moment";

@@ -11,7 +11,8 @@ use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::body_budget::BodyBudget;
+use crate::account_turns::AccountTurns;
+use crate::body_budget::{AnswerBudget, BodyBudget};
 use crate::endpoints::docs::Reference;
 use crate::endpoints::{
     api_keys, batches, docs, domains, email_actions, email_commands, email_content, email_list,
@@ -94,6 +95,8 @@ pub(crate) fn layered(router: Router, state: &AppState) -> Router {
     let body_max_octets = state.config.body_max_octets;
     router
         .layer(Extension(BodyBudget::new(&state.config)))
+        .layer(Extension(AnswerBudget::new(&state.config)))
+        .layer(Extension(AccountTurns::default()))
         // Counts what comes out of decompression.
         .layer(DefaultBodyLimit::max(body_max_octets))
         .layer(RequestDecompressionLayer::new())

@@ -24,7 +24,8 @@ const QUERY_PATIENCE: Duration = Duration::from_secs(3);
 const RETRIES: usize = 1;
 /// One question with everything it takes. Somebody waits for the answer in an HTTP request.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(10);
-/// Questions under way at once, all callers together; others wait, within their patience.
+/// Questions under way at once, all callers together; others wait for their turn, however long that
+/// takes: that others ask slow name servers is no answer of one's own.
 const QUESTIONS_MAX: usize = 64;
 /// Aliases that lead further than this lead nowhere.
 const ALIASES_MAX: usize = 8;
@@ -119,8 +120,8 @@ impl Resolver {
         let Some(resolver) = &self.resolver else {
             return Err("this platform does not use the DNS".to_owned());
         };
+        let _turn = self.turns.acquire().await.ok();
         let asking = async {
-            let _turn = self.turns.acquire().await.ok();
             match &lookup {
                 Lookup::Texts(name) => texts(resolver, name).await,
                 Lookup::Aliases(name) => aliases(resolver, name).await,

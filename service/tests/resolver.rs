@@ -97,3 +97,17 @@ async fn trouble_is_no_answer_and_holds_up_no_other_question() {
     assert!(texts(&resolver, &"x".repeat(70)).await.is_err());
     assert!(texts(&Resolver::offline(), "well.test").await.is_err());
 }
+
+#[tokio::test]
+async fn waiting_for_ones_turn_is_no_answer() {
+    let dns = Dns::start().await;
+    let resolver = Resolver::new(&[dns.address]).unwrap();
+    dns.txt("well.test", "here");
+    dns.trouble("slow.test", Some(Trouble::Silence));
+    // Twice as many as are asked at once, each for as long as a query may take.
+    let slow = resolver.look_up(vec![Lookup::Texts("slow.test".to_owned()); 128]);
+    let well = texts(&resolver, "well.test");
+    let (slow, well) = tokio::join!(slow, well);
+    assert!(slow.iter().all(Result::is_err));
+    assert_eq!(well, Ok(vec!["here".to_owned()]));
+}

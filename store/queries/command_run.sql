@@ -5,6 +5,8 @@
 -- $1 owner, $2 shards, $3 epochs, $4..$10 the commands (each delivery once): id, shard, message,
 -- recipient, where its row was found (NULL: nowhere), kind, new time; $11..$13 id, type and class of
 -- the event, $14 now. Returns each answer and, of what was done, the attempt of its row.
+-- What is open is asked outside of OFFSET 0: beside the id it would let a plan made on an empty table walk
+-- an index of all open commands.
 WITH fence AS MATERIALIZED (
   SELECT l.shard, l.epoch
   FROM shard_lease l
@@ -63,15 +65,15 @@ answer AS MATERIALIZED (
   UNION ALL SELECT command, CASE verdict WHEN 'due' THEN 0 ELSE 1 END::int2 FROM k WHERE verdict <> 'do'
   UNION ALL SELECT command, 1::int2 FROM u WHERE found_at IS NULL),
 told_done AS (
-  UPDATE queue_command SET result = 0 WHERE ctid = ANY (ARRAY(
+  UPDATE queue_command SET result = 0, account = NULL WHERE ctid = ANY (ARRAY(
     SELECT c.ctid FROM answer a
     CROSS JOIN LATERAL (
-      SELECT c.ctid FROM queue_command c WHERE c.id = a.command AND c.result IS NULL OFFSET 0) c
-    WHERE a.result = 0))),
+      SELECT c.ctid, c.result FROM queue_command c WHERE c.id = a.command OFFSET 0) c
+    WHERE a.result = 0 AND c.result IS NULL))),
 told_late AS (
-  UPDATE queue_command SET result = 1 WHERE ctid = ANY (ARRAY(
+  UPDATE queue_command SET result = 1, account = NULL WHERE ctid = ANY (ARRAY(
     SELECT c.ctid FROM answer a
     CROSS JOIN LATERAL (
-      SELECT c.ctid FROM queue_command c WHERE c.id = a.command AND c.result IS NULL OFFSET 0) c
-    WHERE a.result = 1)))
+      SELECT c.ctid, c.result FROM queue_command c WHERE c.id = a.command OFFSET 0) c
+    WHERE a.result = 1 AND c.result IS NULL)))
 SELECT a.command, a.result, d.attempt FROM answer a LEFT JOIN done d ON d.command = a.command

@@ -12,6 +12,9 @@ use crate::error::{During, StoreError};
 use crate::numbers::{AccountNo, ShardNo, micros};
 use crate::queue::DeliveryKey;
 
+/// Rows of a span of time that are looked at for one message.
+const SPAN_ROWS: i64 = 5_000;
+
 /// What is wanted of a queued delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CommandKind {
@@ -69,6 +72,9 @@ pub struct NewCommand {
     pub kind: CommandKind,
     /// When its row was due when it was seen last: saves the owner looking for it.
     pub seen_at: Option<OffsetDateTime>,
+    /// One of many of an action: comes after those given one by one, and is too late for a row that
+    /// is not where it was seen.
+    pub bulk: bool,
 }
 
 /// What a command came to.
@@ -123,7 +129,7 @@ impl Store {
             sqlx::query_as("SELECT shard, content_id FROM message WHERE id = $1 AND account = $2")
                 .bind(id.uuid())
                 .bind(account.0)
-                .fetch_optional(&self.queue)
+                .fetch_optional(&self.command)
                 .await
                 .during("find a message")?;
         Ok(row.map(|(shard, content)| MessagePlace {
@@ -132,8 +138,10 @@ impl Store {
         }))
     }
 
-    /// The deliveries of a message that are queued for one of these spans of time (both ends
-    /// belong to it). Costs what is queued in the spans: they should be narrow.
+    /// The deliveries of a message that are queued for one of these times, or in one of these spans
+    /// (both ends belong to it). However many others are queued for the same time: a time costs one
+    /// look-up, and of a span no more than its last 5,000 rows are looked at. What is not found
+    /// there may be queued all the same.
     ///
     /// # Errors
     /// Of the database.
@@ -141,24 +149,30 @@ impl Store {
         &self,
         shard: ShardNo,
         message: MessageId,
+        times: &[OffsetDateTime],
         spans: &[(OffsetDateTime, OffsetDateTime)],
     ) -> Result<Vec<QueuedDelivery>, StoreError> {
-        let rows: Vec<(i16, OffsetDateTime)> = sqlx::query_as(
-            "SELECT DISTINCT q.rcpt, q.next_at
-             FROM unnest($3::timestamptz[], $4::timestamptz[]) AS s (first, last)
-             CROSS JOIN LATERAL (
-               SELECT q.rcpt, q.next_at FROM queue q
-               WHERE q.shard = $1 AND q.next_at >= s.first AND q.next_at <= s.last AND q.message_id = $2
-               OFFSET 0) q
-             ORDER BY q.rcpt",
-        )
-        .bind(shard.0)
-        .bind(message.uuid())
-        .bind(spans.iter().map(|(first, _)| *first).collect::<Vec<OffsetDateTime>>())
-        .bind(spans.iter().map(|(_, last)| *last).collect::<Vec<OffsetDateTime>>())
-        .fetch_all(&self.queue)
-        .await
-        .during("find queued deliveries")?;
+        let rows: Vec<(i16, OffsetDateTime)> =
+            sqlx::query_as(include_str!("../queries/queued_in.sql"))
+                .bind(shard.0)
+                .bind(message.uuid())
+                .bind(times)
+                .bind(
+                    spans
+                        .iter()
+                        .map(|(first, _)| *first)
+                        .collect::<Vec<OffsetDateTime>>(),
+                )
+                .bind(
+                    spans
+                        .iter()
+                        .map(|(_, last)| *last)
+                        .collect::<Vec<OffsetDateTime>>(),
+                )
+                .bind(SPAN_ROWS)
+                .fetch_all(&self.command)
+                .await
+                .during("find queued deliveries")?;
         rows.into_iter()
             .map(|(rcpt, next_at)| {
                 let rcpt = unsigned("recipient number", rcpt)?;
@@ -197,7 +211,7 @@ impl Store {
             .bind(EventType::EmailCancelled.code())
             .bind(later_than)
             .bind(check_clock.then_some(now))
-            .fetch_all(&self.queue)
+            .fetch_all(&self.command)
             .await
             .during("cancel deliveries")?;
         gone.into_iter()
@@ -222,21 +236,43 @@ impl Store {
     ) -> Result<(), StoreError> {
         let of = |take: fn(&NewCommand) -> i16| commands.iter().map(take).collect::<Vec<i16>>();
         sqlx::query(
-            "INSERT INTO queue_command (id, shard, message_id, rcpt, kind, due_at, seen_at, noted_at)
-             SELECT u.*, $8::timestamptz
+            "INSERT INTO queue_command (id, shard, message_id, rcpt, kind, due_at, seen_at, bulk,
+                                        noted_at)
+             SELECT u.*, $9::timestamptz
              FROM unnest($1::uuid[], $2::int2[], $3::uuid[], $4::int2[], $5::int2[],
-                         $6::timestamptz[], $7::timestamptz[]) AS u
+                         $6::timestamptz[], $7::timestamptz[], $8::boolean[]) AS u
              ON CONFLICT DO NOTHING",
         )
-        .bind(commands.iter().map(|command| command.id).collect::<Vec<Uuid>>())
+        .bind(
+            commands
+                .iter()
+                .map(|command| command.id)
+                .collect::<Vec<Uuid>>(),
+        )
         .bind(of(|command| command.shard.0))
-        .bind(commands.iter().map(|c| c.key.message.uuid()).collect::<Vec<Uuid>>())
+        .bind(
+            commands
+                .iter()
+                .map(|c| c.key.message.uuid())
+                .collect::<Vec<Uuid>>(),
+        )
         .bind(of(|command| signed(command.key.rcpt)))
         .bind(of(|command| command.kind.code()))
-        .bind(commands.iter().map(|c| c.kind.due_at()).collect::<Vec<Option<OffsetDateTime>>>())
-        .bind(commands.iter().map(|c| c.seen_at).collect::<Vec<Option<OffsetDateTime>>>())
+        .bind(
+            commands
+                .iter()
+                .map(|c| c.kind.due_at())
+                .collect::<Vec<Option<OffsetDateTime>>>(),
+        )
+        .bind(
+            commands
+                .iter()
+                .map(|c| c.seen_at)
+                .collect::<Vec<Option<OffsetDateTime>>>(),
+        )
+        .bind(commands.iter().map(|c| c.bulk).collect::<Vec<bool>>())
         .bind(at)
-        .execute(&self.queue)
+        .execute(&self.command)
         .await
         .during("note commands")?;
         Ok(())
@@ -253,11 +289,11 @@ impl Store {
         let rows: Vec<(Uuid, i16)> = sqlx::query_as(
             "SELECT c.id, c.result FROM unnest($1::uuid[]) AS u (id)
              CROSS JOIN LATERAL (
-               SELECT c.id, c.result FROM queue_command c
-               WHERE c.id = u.id AND c.result IS NOT NULL OFFSET 0) c",
+               SELECT c.id, c.result FROM queue_command c WHERE c.id = u.id OFFSET 0) c
+             WHERE c.result IS NOT NULL",
         )
         .bind(ids)
-        .fetch_all(&self.queue)
+        .fetch_all(&self.command)
         .await
         .during("read the answers to commands")?;
         rows.into_iter()

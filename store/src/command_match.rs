@@ -118,7 +118,7 @@ fn number<T: FromStr>(text: &str) -> Result<T, WalkPlaceError> {
 pub struct MatchedPage {
     /// The last row looked at; none when there is nothing more in the shard.
     pub last: Option<Cursor>,
-    /// Commands noted.
+    /// Commands noted: for what fitted, and was not commanded so already.
     pub matched: u64,
 }
 
@@ -161,7 +161,7 @@ impl Store {
                 .bind(now)
                 .bind(kind.code())
                 .bind(sender_domains)
-                .fetch_optional(&self.queue)
+                .fetch_optional(&self.command)
                 .await
                 .during("note commands for what fits a filter")?;
         let Some((next_at, message, rcpt, looked_at, matched)) = row else {
@@ -181,13 +181,31 @@ impl Store {
         })
     }
 
+    /// Open commands of bulk actions of an account, counted up to `most`.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn open_bulk_commands(
+        &self,
+        account: AccountNo,
+        most: u64,
+    ) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar(include_str!("../queries/command_count.sql"))
+            .bind(account.0)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .fetch_one(&self.command)
+            .await
+            .during("count the open commands of an account")?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
     /// All shards there are.
     ///
     /// # Errors
     /// Of the database.
     pub async fn all_shards(&self) -> Result<Vec<ShardNo>, StoreError> {
         let numbers: Vec<i16> = sqlx::query_scalar("SELECT shard FROM shard_lease ORDER BY shard")
-            .fetch_all(&self.queue)
+            .fetch_all(&self.command)
             .await
             .during("list the shards")?;
         Ok(numbers.into_iter().map(ShardNo).collect())

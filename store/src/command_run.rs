@@ -23,8 +23,16 @@ const SCAN_ROWS: i64 = 20_000;
 pub struct FoundCommand {
     /// The command.
     pub command: NewCommand,
-    /// When the row is due; none: the delivery is not in the queue any more.
+    /// When the row is due; none: the delivery is not in the queue any more, or, for a command of
+    /// many, not where it was seen.
     pub found_at: Option<OffsetDateTime>,
+}
+
+impl FoundCommand {
+    /// Whether it is worth looking through the shard.
+    fn is_sought(&self) -> bool {
+        self.found_at.is_none() && !self.command.bulk
+    }
 }
 
 /// An answer, as it was written with what it tells.
@@ -46,6 +54,7 @@ type OpenColumns = (
     i16,
     Option<OffsetDateTime>,
     Option<OffsetDateTime>,
+    bool,
 );
 
 impl Store {
@@ -62,7 +71,7 @@ impl Store {
         bulk: i64,
     ) -> Result<Vec<NewCommand>, StoreError> {
         let rows: Vec<OpenColumns> = sqlx::query_as(
-            "SELECT c.id, c.shard, c.message_id, c.rcpt, c.kind, c.due_at, c.seen_at
+            "SELECT c.id, c.shard, c.message_id, c.rcpt, c.kind, c.due_at, c.seen_at, c.bulk
              FROM unnest($1::int2[]) AS s (shard)
              CROSS JOIN (VALUES (false, $2::int8), (true, $3::int8)) AS b (bulk, most)
              CROSS JOIN LATERAL (
@@ -86,9 +95,10 @@ impl Store {
         Ok(rows.into_iter().filter_map(readable).collect())
     }
 
-    /// Finds the rows of these commands: where they were seen last, or by looking through their
-    /// shards. Only the owner may conclude anything from a row that is not found: rows of its
-    /// shards move forward only, and by nobody else.
+    /// Finds the rows of these commands: where they were seen last, or, of commands given one by one,
+    /// by looking through their shards. An action's thousands must not make everybody wait for
+    /// that: they are too late for a row that has moved. Only the owner may conclude anything from a
+    /// row that is not found: rows of its shards move forward only, and by nobody else.
     ///
     /// # Errors
     /// Of the database.
@@ -106,7 +116,7 @@ impl Store {
         self.find_where_seen(&mut found).await?;
         let mut shards: Vec<ShardNo> = found
             .iter()
-            .filter(|one| one.found_at.is_none())
+            .filter(|one| one.is_sought())
             .map(|one| one.command.shard)
             .collect();
         shards.sort_unstable();
@@ -162,7 +172,7 @@ impl Store {
         let mut cursor = Cursor::START;
         loop {
             let sought: Vec<usize> = (0..found.len())
-                .filter(|at| found[*at].found_at.is_none() && found[*at].command.shard == shard)
+                .filter(|at| found[*at].is_sought() && found[*at].command.shard == shard)
                 .collect();
             if sought.is_empty() {
                 return Ok(());
@@ -273,7 +283,7 @@ impl Store {
 }
 
 fn command(row: OpenColumns) -> Result<NewCommand, StoreError> {
-    let (id, shard, message, rcpt, kind, due_at, seen_at) = row;
+    let (id, shard, message, rcpt, kind, due_at, seen_at, bulk) = row;
     Ok(NewCommand {
         id,
         shard: ShardNo(shard),
@@ -283,6 +293,7 @@ fn command(row: OpenColumns) -> Result<NewCommand, StoreError> {
         },
         kind: CommandKind::from_columns(kind, due_at)?,
         seen_at,
+        bulk,
     })
 }
 

@@ -187,7 +187,7 @@ impl Store {
         self.contents_through(&self.queue, ids).await
     }
 
-    /// A message and its content for somebody who looks at it: takes no connection from sending.
+    /// A message and its content for a client: takes no connection from sending or searching.
     /// None when the content is not kept any more.
     ///
     /// # Errors
@@ -196,7 +196,25 @@ impl Store {
         &self,
         id: MessageId,
     ) -> Result<Option<StoredMessage>, StoreError> {
-        Ok(self.contents_through(&self.search, &[id]).await?.pop())
+        Ok(self.contents_through(&self.content, &[id]).await?.pop())
+    }
+
+    /// Octets of a message's content, header and body; none when it is not kept any more.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn content_octets(&self, id: MessageId) -> Result<Option<usize>, StoreError> {
+        let octets: Option<i32> = sqlx::query_scalar(
+            "SELECT c.octets FROM (SELECT * FROM message WHERE id = $1 OFFSET 0) m
+             CROSS JOIN LATERAL (
+               SELECT * FROM content c
+               WHERE c.class = m.content_class AND c.id = m.content_id OFFSET 0) c",
+        )
+        .bind(id.uuid())
+        .fetch_optional(&self.content)
+        .await
+        .during("look how large content is")?;
+        Ok(octets.map(|octets| usize::try_from(octets).unwrap_or_default()))
     }
 
     async fn contents_through(

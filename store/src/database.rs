@@ -16,6 +16,10 @@ const QUEUE_CONNECTIONS: u32 = 8;
 const LEASE_CONNECTIONS: u32 = 2;
 /// Searches wait for each other rather than keep anything else waiting.
 const SEARCH_CONNECTIONS: u32 = 4;
+/// What clients want of queued mail: however many they are, they take nothing from sending.
+const COMMAND_CONNECTIONS: u32 = 4;
+/// Content on its way to clients: answers of many megabytes, which keep only each other waiting.
+const CONTENT_CONNECTIONS: u32 = 2;
 /// Where the database is and how many connections it may cost.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -51,6 +55,10 @@ pub struct Store {
     pub(crate) lease: Connections,
     /// People who look for mail.
     pub(crate) search: Connections,
+    /// Clients who command queued mail; its owner does so through `queue`.
+    pub(crate) command: Connections,
+    /// Clients who want content; senders of it read it through `queue`.
+    pub(crate) content: Connections,
     pub(crate) cache: Arc<Caches>,
 }
 
@@ -71,7 +79,9 @@ impl Store {
             general: Connections::new(session, options.max_connections),
             accept: Connections::new(hot.clone(), options.batch_connections),
             queue: Connections::new(hot.clone(), QUEUE_CONNECTIONS),
-            lease: Connections::new(hot, LEASE_CONNECTIONS),
+            lease: Connections::new(hot.clone(), LEASE_CONNECTIONS),
+            command: Connections::new(hot.clone(), COMMAND_CONNECTIONS),
+            content: Connections::new(hot, CONTENT_CONNECTIONS),
             search: Connections::new(ordered, SEARCH_CONNECTIONS),
             cache: Arc::new(Caches::new()),
         };
@@ -116,6 +126,8 @@ impl Store {
         self.queue.close().await;
         self.lease.close().await;
         self.search.close().await;
+        self.command.close().await;
+        self.content.close().await;
         self.general.close().await;
     }
 }

@@ -67,15 +67,13 @@ impl Store {
         ids: &[MessageId],
     ) -> Result<Vec<SentMessage>, StoreError> {
         let wanted: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
-        let rows: Vec<(uuid::Uuid, i16, Option<String>)> = sqlx::query_as(
-            "SELECT m.id, m.flags, d.name FROM message m LEFT JOIN domain d ON d.id = m.domain
-             WHERE m.id = ANY ($1) AND m.account = $2",
-        )
-        .bind(wanted)
-        .bind(account.0)
-        .fetch_all(&self.general)
-        .await
-        .during("find messages among others")?;
+        let rows: Vec<(uuid::Uuid, i16, Option<String>)> =
+            sqlx::query_as(include_str!("../queries/sent_among.sql"))
+                .bind(wanted)
+                .bind(account.0)
+                .fetch_all(&self.search)
+                .await
+                .during("find messages among others")?;
         let sent = |(id, flags, sender_domain): (_, _, Option<String>)| {
             Ok(SentMessage {
                 id: MessageId::from_uuid(id),

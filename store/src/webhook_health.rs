@@ -43,7 +43,8 @@ impl Store {
     }
 
     /// Switches an enabled endpoint off and writes the event about it. With `failing_before`, only
-    /// if it has failed since then or longer. False when nothing changed.
+    /// if it has failed since then or longer; with `called`, only if that is still its URL: what
+    /// another one answered says nothing about it. False when nothing changed.
     ///
     /// # Errors
     /// Of the database.
@@ -52,6 +53,7 @@ impl Store {
         no: EndpointNo,
         reason: DisabledReason,
         failing_before: Option<OffsetDateTime>,
+        called: Option<&str>,
         event: EventId,
         at: OffsetDateTime,
     ) -> Result<bool, StoreError> {
@@ -59,6 +61,7 @@ impl Store {
             "WITH off AS (
                UPDATE webhook_endpoint SET enabled = false, disabled_at = $2, disabled_reason = $3
                WHERE id = $1 AND enabled AND ($4::timestamptz IS NULL OR failing_since <= $4)
+                 AND ($8::text IS NULL OR url = $8)
                RETURNING id, public_id, account),
              told AS (
                INSERT INTO event (id, subject, account, type, sequence, attempt, flags, reply)
@@ -72,6 +75,7 @@ impl Store {
         .bind(event.uuid())
         .bind(EventType::WebhookDisabled.code())
         .bind(reason.as_str())
+        .bind(called)
         .fetch_optional(&self.general)
         .await
         .during("disable a webhook endpoint")?;

@@ -5,7 +5,7 @@
 open p
 batch=200
 wide="'$TODAY 00:00:00+00'"
-q "TRUNCATE queue, message, content, event, attempt_intent, suppression, email_search, email_tag; UPDATE search_lease SET owner = '$A'; UPDATE shard_lease SET owner = NULL, expires_at = '-infinity'" >/dev/null
+q "TRUNCATE queue, message, content, event, attempt_intent, suppression, email_search, email_tag, queue_command; UPDATE search_lease SET owner = '$A'; UPDATE shard_lease SET owner = NULL, expires_at = '-infinity'" >/dev/null
 ask p "$(take $A '0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15')" >/dev/null
 
 arguments() { # psql variables for $batch deliveries of several shards, as the store would bind them
@@ -35,7 +35,10 @@ declare -A runs=(
   [cancel_direct]=":'s', :'n', :'m', :'r', :'g', 8, '-infinity', NULL"
   [command_run]="$held, :'g', :'s', :'m', :'r', :'n', :'r', :'later', :'g', :'one', :'one', '$NOW'"
   [command_scan]="5, '-infinity', '$nil', -1, 20000, :'m', :'r'"
-  [command_match]="5, '-infinity', '$nil', -1, 2000, 1, NULL, NULL, NULL, false, NULL, '$nil', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '$NOW', 0, NULL"
+  [command_count]="1, 50000"
+  [queued_in]="5, '$nil', ARRAY['$NOW'::timestamptz], ARRAY['-infinity'::timestamptz], ARRAY['infinity'::timestamptz], 5000"
+  [sent_among]=":'m', 1"
+  [command_match]="5, '-infinity', '$nil', -1, 800, 1, NULL, NULL, NULL, false, NULL, '$nil', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '$NOW', 0, NULL"
   [events_read]="'{0,1,2,3}', '0', '00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', 500"
   [search_read]="'0', '00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', '{1,2,3,4,5,6,7,8}', 500"
   [search_write]="'$A', 0, '0', '00000000-0000-0000-0000-000000000000', '1', '00000000-0000-0000-0000-000000000000', :'one', :'m', :'r', :'one', :'one', :'one', :'one', :'one', :'one', :'one', :'one', :'one'"
@@ -44,7 +47,7 @@ for f in "$root"/store/queries/*.sql; do
   name=$(basename "$f" .sql)
   [ -n "${runs[$name]:-}" ] || { claim "statement $name has a plan in this proof" yes no; }
 done
-scans='Seq Scan on (queue|message|content|event|suppression|email_search|email_tag)'
+scans='Seq Scan on (queue|queue_command|message|content|event|suppression|email_search|email_tag)'
 explain() { # explain STATE LIMIT-OF-BUFFERS
   local name plan buffers
   for name in "${!runs[@]}"; do
@@ -61,7 +64,7 @@ explain() { # explain STATE LIMIT-OF-BUFFERS
 q "INSERT INTO queue SELECT $wide, $wide, $wide, gen_random_uuid(), 1, 1, 1, NULL, 5, 0, 0, 0 FROM generate_series(1, $batch)" >/dev/null
 arguments
 q "TRUNCATE queue" >/dev/null
-for t in message content event queue suppression email_search email_tag; do q "ANALYZE $t"; done >/dev/null
+for t in message content event queue queue_command suppression email_search email_tag; do q "ANALYZE $t"; done >/dev/null
 explain 'empty tables' 3000
 echo "    loading $rows rows ..."
 q "CREATE TABLE proof_ids AS SELECT overlay(uuid_floor($wide::timestamptz + i * interval '30 ms')::text placing lpad(i::text, 9, '0') || '000' from 25)::uuid AS id,
@@ -72,7 +75,8 @@ q "CREATE TABLE proof_ids AS SELECT overlay(uuid_floor($wide::timestamptz + i * 
    INSERT INTO event (id, subject, account, type, rcpt, sequence, attempt, flags) SELECT id, id, 1, 1, 0, 1, 0, 0 FROM proof_ids;
    INSERT INTO suppression (id, account, stream, reason, address) SELECT id, 1, NULLIF(shard, 0), 1 + shard % 4, 'User' || row_number() OVER () || '@example.com' FROM proof_ids;
    INSERT INTO email_search SELECT id, hashint8extended(shard, 1), 1, 1, 1, 1, 1, 0, 2, 1, false, ARRAY[1] FROM proof_ids;
-   INSERT INTO email_tag SELECT 1, id FROM proof_ids" >/dev/null
+   INSERT INTO email_tag SELECT 1, id FROM proof_ids;
+   INSERT INTO queue_command (id, shard, message_id, rcpt, kind, bulk, noted_at, account) SELECT gen_random_uuid(), shard, gen_random_uuid(), 0, 0, true, at, 2 FROM proof_ids WHERE at < '$TODAY 00:50:00+00'" >/dev/null
 q "INSERT INTO account (public_id, name, created_at) VALUES (gen_random_uuid(), 'plans', '$NOW')" >/dev/null
 arguments
 explain "$rows rows, plans made on empty tables" 12000

@@ -1,5 +1,6 @@
 //! Sending domains: registered, proved by the records they publish, given new keys, removed.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,12 +12,13 @@ use serde::Deserialize;
 use store::RegisteredDomain;
 use utoipa::ToSchema;
 
+use crate::account_turns::AccountTurns;
 use crate::auth::{Allowed, ManageDomains, Principal};
 use crate::domains;
 use crate::endpoints::domain_view::DomainView;
 use crate::extract::{JsonBody, Parameters, PathId};
 use crate::openapi::{
-    BodyProblems, CommonProblems, ConflictProblem, NotFoundProblem, ParameterProblem,
+    BodyProblems, BusyProblem, CommonProblems, ConflictProblem, NotFoundProblem, ParameterProblem,
 };
 use crate::page::{Page, PageParameters, PageRequest};
 use crate::problem::{FieldProblem, Problem};
@@ -67,6 +69,7 @@ fn view(state: &AppState, domain: RegisteredDomain) -> DomainView {
     responses(
         (status = 201, description = "Made, with the records to publish", body = DomainView),
         CommonProblems,
+        BusyProblem,
         BodyProblems,
         ConflictProblem,
     ),
@@ -75,11 +78,12 @@ fn view(state: &AppState, domain: RegisteredDomain) -> DomainView {
 pub(crate) async fn create(
     State(state): State<AppState>,
     Allowed { principal, .. }: Allowed<ManageDomains>,
+    Extension(turns): Extension<AccountTurns>,
     JsonBody { value, .. }: JsonBody<DomainRequest>,
 ) -> Result<Response, Problem> {
     let name = parse(value)?;
     principal.may_use_domain(&name)?;
-    let domain = domains::register(&state, principal.account, &name).await?;
+    let domain = domains::register(&state, &turns, principal.account, &name).await?;
     let location = format!("{}/v1/domains/{}", state.config.public_url, domain.id);
     let mut headers = HeaderMap::new();
     if let Ok(location) = HeaderValue::from_str(&location) {
@@ -170,6 +174,7 @@ async fn find(
     responses(
         (status = 200, description = "The domain, as it was found", body = DomainView),
         CommonProblems,
+        BusyProblem,
         NotFoundProblem,
         ConflictProblem,
     ),
@@ -178,10 +183,11 @@ async fn find(
 pub(crate) async fn verify(
     State(state): State<AppState>,
     Allowed { principal, .. }: Allowed<ManageDomains>,
+    Extension(turns): Extension<AccountTurns>,
     PathId(id): PathId<DomainId>,
 ) -> Result<axum::Json<DomainView>, Problem> {
     find(&state, &principal, id).await?;
-    let domain = domains::check(&state, principal.account, id).await?;
+    let domain = domains::check(&state, &turns, principal.account, id).await?;
     Ok(axum::Json(view(&state, domain)))
 }
 
@@ -198,6 +204,7 @@ pub(crate) async fn verify(
     responses(
         (status = 200, description = "The domain, with the record of the new key", body = DomainView),
         CommonProblems,
+        BusyProblem,
         NotFoundProblem,
         ConflictProblem,
     ),
@@ -206,10 +213,11 @@ pub(crate) async fn verify(
 pub(crate) async fn rotate_dkim(
     State(state): State<AppState>,
     Allowed { principal, .. }: Allowed<ManageDomains>,
+    Extension(turns): Extension<AccountTurns>,
     PathId(id): PathId<DomainId>,
 ) -> Result<axum::Json<DomainView>, Problem> {
     find(&state, &principal, id).await?;
-    let domain = domains::rotate(&state, principal.account, id).await?;
+    let domain = domains::rotate(&state, &turns, principal.account, id).await?;
     Ok(axum::Json(view(&state, domain)))
 }
 

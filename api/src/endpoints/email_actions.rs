@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use mail::domain_name::DomainName;
 use serde::{Deserialize, Serialize};
 use store::{CommandFilter, CommandKind, Cursor, ShardNo, WaitingStatus, WalkPlace};
@@ -13,16 +14,17 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::account_turns::{AccountTurns, SlowWork};
 use crate::auth::{Allowed, Principal, SendEmails};
 use crate::extract::JsonBody;
-use crate::openapi::{BodyProblems, CommonProblems};
-use crate::problem::{FieldProblem, Problem};
+use crate::openapi::{BodyProblems, BusyProblem, CommonProblems};
+use crate::problem::{Code, FieldProblem, Problem};
 use crate::state::AppState;
 
 /// Rows looked at in one statement.
-const PAGE_ROWS: i64 = 2_000;
-/// Commands of one request: an hour's table must stay small.
-const MATCHED_MAX: u64 = 50_000;
+const PAGE_ROWS: i64 = 800;
+/// What a client is told to wait while its earlier actions are carried out.
+const RETRY_SECS: u64 = 10;
 /// How long one request walks.
 const WALK_MAX: Duration = Duration::from_secs(10);
 const TAG_MAX: usize = 256;
@@ -67,8 +69,8 @@ pub(crate) struct ActionFilter {
 /// What was noted.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ActionAccepted {
-    /// Deliveries that fitted; those that are being sent by the time it is their turn stay as they
-    /// are.
+    /// Deliveries that fitted, and of which the same was not wanted already; those that are being
+    /// sent, or were set to another time, by the time it is their turn stay as they are.
     matched: u64,
     /// Whether all mail that waits was looked at.
     complete: bool,
@@ -78,9 +80,9 @@ pub(crate) struct ActionAccepted {
 
 /// Act on all mail that waits and fits a filter
 ///
-/// Carried out in the background, in seconds; the events tell. One request takes up to 50,000
-/// deliveries or 10 seconds: go on with `from` until `complete` is true. Test keys reach mail of
-/// test keys only.
+/// Carried out in the background, in seconds; the events tell. One request takes 10 seconds at most,
+/// and an account may have 50,000 deliveries waiting for their turn: go on with `from` until
+/// `complete` is true, after a while if the answer is 429. Test keys reach mail of test keys only.
 #[utoipa::path(
     post,
     path = "/v1/emails/actions",
@@ -91,17 +93,21 @@ pub(crate) struct ActionAccepted {
         (status = 202, description = "Noted", body = ActionAccepted),
         CommonProblems,
         BodyProblems,
+        BusyProblem,
     ),
     security(("api_key" = ["emails:send"])),
 )]
 pub(crate) async fn act(
     State(state): State<AppState>,
     Allowed { principal, .. }: Allowed<SendEmails>,
+    Extension(turns): Extension<AccountTurns>,
     JsonBody { value, .. }: JsonBody<ActionRequest>,
 ) -> Result<(StatusCode, axum::Json<ActionAccepted>), Problem> {
     let Action { kind, from, filter } = Action::parse(value)?;
+    let _turn = turns.begin(principal.account, SlowWork::Walk)?;
+    let room = room(&state, &principal).await?;
     let accepted = match resolve(&state, &principal, filter).await? {
-        Some(filter) => walk(&state, kind, &filter, from).await?,
+        Some(filter) => walk(&state, kind, &filter, from, room).await?,
         // No mail was ever sent there.
         None => ActionAccepted {
             matched: 0,
@@ -112,12 +118,31 @@ pub(crate) async fn act(
     Ok((StatusCode::ACCEPTED, axum::Json(accepted)))
 }
 
-/// Notes commands page by page until the end, or until it is enough.
+/// How many more commands may wait: the owners of the shards need time for them, and those of all
+/// accounts wait in one table.
+async fn room(state: &AppState, principal: &Principal) -> Result<u64, Problem> {
+    let max = state.config.open_actions_max;
+    let account = principal.account;
+    let open = state.store.open_bulk_commands(account, max).await?;
+    if open < max {
+        return Ok(max - open);
+    }
+    let detail = format!(
+        "{max} deliveries wait for earlier actions to be carried out, which is all that may; nothing \
+         was done, send this again in a few seconds"
+    );
+    Err(Problem::new(Code::TooManyCommands, detail)
+        .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_SECS)))
+}
+
+/// Notes commands page by page until the end, or until it is enough: a page begins while there is
+/// room.
 async fn walk(
     state: &AppState,
     kind: CommandKind,
     filter: &CommandFilter,
     from: Option<WalkPlace>,
+    room: u64,
 ) -> Result<ActionAccepted, Problem> {
     let (begun, now) = (Instant::now(), state.clock.now());
     let shards = state.store.all_shards().await?;
@@ -133,7 +158,7 @@ async fn walk(
         };
         let before = matched;
         loop {
-            if matched >= MATCHED_MAX || begun.elapsed() >= WALK_MAX {
+            if matched >= room || begun.elapsed() >= WALK_MAX {
                 tell(state, shard, matched > before);
                 let next = Some(place.to_string());
                 return Ok(ActionAccepted {

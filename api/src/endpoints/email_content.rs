@@ -1,5 +1,7 @@
 //! What was sent: the content of an email as it is stored, in parts or as its octets.
 
+use axum::Extension;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -10,11 +12,15 @@ use store::{ContentKind, StoredMessage, WholeMessage};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::{Allowed, ReadEmails};
-use crate::body_budget::work_on;
+use crate::body_budget::{AnswerBudget, RoomedOctets, work_on};
 use crate::extract::{Parameters, PathId};
 use crate::openapi::{CommonProblems, GoneProblem, NotFoundProblem, ParameterProblem};
 use crate::problem::{Code, Problem, chain};
+use crate::send::to_json;
 use crate::state::AppState;
+
+/// Copies of the content in memory at once: as it is stored, unpacked, and as the answer.
+const COPIES: usize = 3;
 
 /// In which form content is wanted.
 #[derive(Deserialize, IntoParams)]
@@ -122,6 +128,7 @@ pub(crate) async fn get(
     State(state): State<AppState>,
     Allowed { principal, .. }: Allowed<ReadEmails>,
     PathId(id): PathId<MessageId>,
+    Extension(budget): Extension<AnswerBudget>,
     Parameters(parameters): Parameters<ContentParameters>,
 ) -> Result<Response, Problem> {
     let is_raw = match parameters.format.as_deref() {
@@ -138,15 +145,19 @@ pub(crate) async fn get(
         .await?
         .filter(|message| principal.may_see(message.test, message.sender_domain.as_ref()))
         .ok_or_else(Problem::not_found)?;
+    let octets = state.store.content_octets(id).await?;
+    let octets = octets.ok_or_else(content_gone)?;
+    let room = budget.room_for(octets.saturating_mul(COPIES)).await?;
     let stored = state.store.content_to_show(id).await?;
-    let Some(stored) = stored else {
-        let detail = "the content of this email is not kept any more";
-        return Err(Problem::new(Code::ContentGone, detail));
-    };
-    let raw = whole(stored).await?.bytes;
+    let raw = whole(stored.ok_or_else(content_gone)?).await?.bytes;
     if !is_raw {
-        let view = work_on(raw.len(), move || ContentView::new(id, &raw)).await?;
-        return Ok(axum::Json(view).into_response());
+        let view = move || to_json(&ContentView::new(id, &raw));
+        let json = Bytes::from(work_on(octets, view).await??);
+        let headers = [(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )];
+        return Ok((headers, RoomedOctets::answer(json, room)).into_response());
     }
     // Anybody's HTML: a browser must neither guess its type nor show it as a page.
     let headers: [(HeaderName, HeaderValue); 3] = [
@@ -163,7 +174,12 @@ pub(crate) async fn get(
             HeaderValue::from_static("attachment"),
         ),
     ];
-    Ok((headers, raw).into_response())
+    Ok((headers, RoomedOctets::answer(raw, room)).into_response())
+}
+
+fn content_gone() -> Problem {
+    let detail = "the content of this email is not kept any more";
+    Problem::new(Code::ContentGone, detail)
 }
 
 /// The message in one piece, made off the reactor when that takes long.

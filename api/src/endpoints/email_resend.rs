@@ -140,9 +140,8 @@ pub(crate) async fn resend(
     let _room = budget.room_for(state.config.message_max_octets).await?;
     let content = state
         .store
-        .contents(&[id])
+        .content_to_show(id)
         .await?
-        .pop()
         .ok_or_else(content_gone)?;
     let again = Again {
         principal: &principal,

@@ -23,6 +23,8 @@ use crate::timestamp::Timestamp;
 
 /// How many rows of other accounts one page may skip before it ends early.
 const SCANNED_MAX: usize = 1000;
+/// Rows of one step, however few are wanted: they may be spread thinly among those of others.
+const STEP_ROWS: usize = 100;
 /// Digits of a message id, as they stand in the Message-ID.
 const ID_DIGITS: usize = 26;
 /// How much of a message is looked at to list it, in octets; as much as lists read.
@@ -125,7 +127,7 @@ pub(crate) async fn list(
     let mut found = Vec::new();
     let mut scanned = 0;
     while found.len() <= limit && scanned < SCANNED_MAX {
-        let batch = read(&state.store, limit, after).await?;
+        let batch = read(&state.store, limit.max(STEP_ROWS), after).await?;
         let Some(last) = batch.last() else { break };
         after = Some(last.id);
         scanned += batch.len();

@@ -431,6 +431,65 @@ async fn an_action_reaches_what_fits_its_filter() {
 }
 
 #[tokio::test]
+async fn an_account_acts_only_on_so_much_at_once() {
+    let change = |config: &mut api::ApiConfig| config.open_actions_max = 2;
+    let Some(platform) = Platform::start_with(change).await else {
+        return;
+    };
+    let stranger = platform.other_account("other.test").await;
+    let key = &platform.live_key;
+    for _ in 0..3 {
+        let mut body = email();
+        body["to"] = json!(["a@example.com", "b@example.com"]);
+        platform.accepted(key, &body).await;
+    }
+    let act = async |key: &str, from: &Value| {
+        let mut body = json!({"action": "cancel", "filter": {}});
+        if !from.is_null() {
+            body["from"] = from.clone();
+        }
+        platform.post(key, "/v1/emails/actions", &body).await
+    };
+    let mut answer = act(key, &Value::Null).await;
+    let mut matched = answer.json["matched"].as_u64().unwrap();
+    assert!(matched >= 2, "{}", answer.json);
+    let refused = act(key, &Value::Null).await;
+    refused.refused(429, "too_many_commands");
+    assert!(refused.headers.contains_key(header::RETRY_AFTER));
+    let other = act(&stranger, &Value::Null).await;
+    assert_eq!(other.status, StatusCode::ACCEPTED, "{}", other.json);
+
+    let _owner = Owner::start(&platform).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while answer.json["complete"] == false {
+        assert!(tokio::time::Instant::now() < deadline, "{matched}");
+        let next = act(key, &answer.json["next"]).await;
+        if next.status == StatusCode::ACCEPTED {
+            matched += next.json["matched"].as_u64().unwrap();
+            answer = next;
+        }
+    }
+    assert_eq!(matched, 6);
+}
+
+#[tokio::test]
+async fn an_account_walks_through_the_queue_twice_at_once_and_no_more() {
+    let Some(platform) = Platform::start().await else {
+        return;
+    };
+    let body = json!({"action": "cancel", "filter": {}});
+    let act = || platform.post(&platform.live_key, "/v1/emails/actions", &body);
+    let answers = futures_util::future::join_all((0..20).map(|_| act())).await;
+    let refused = answers.iter().filter(|answer| answer.status == 429);
+    assert!((1..=18).contains(&refused.clone().count()), "{answers:?}");
+    for answer in refused {
+        answer.refused(429, "too_many_at_once");
+        assert!(answer.headers.contains_key(header::RETRY_AFTER));
+    }
+    assert_eq!(act().await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn an_email_is_sent_once_more_with_its_content() {
     let Some(platform) = Platform::start().await else {
         return;

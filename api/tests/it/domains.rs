@@ -65,6 +65,44 @@ fn from(domain: &str) -> Value {
 }
 
 #[tokio::test]
+async fn an_account_has_few_domains_looked_at_and_one_key_made_at_once() {
+    let dns = Dns::start().await;
+    let Some(platform) = start(&dns).await else {
+        return;
+    };
+    let stranger = platform.other_account("other.test").await;
+    let key = &platform.live_key;
+    let names = ["a.slow.test", "b.slow.test", "c.slow.test"];
+    let creating = names.map(|name| {
+        let (platform, body) = (&platform, json!({"name": name}));
+        async move { platform.post(key, PATH, &body).await }
+    });
+    let created = futures_util::future::join_all(creating).await;
+    let refused = created.iter().filter(|answer| answer.status == 429);
+    assert!((1..=2).contains(&refused.clone().count()), "{created:?}");
+    refused.for_each(|answer| {
+        answer.refused(429, "too_many_at_once");
+    });
+    let made = created.iter().find(|answer| answer.status == 201).unwrap();
+
+    let verifying = (0..5).map(|_| ask_verify(&platform, key, &made.json));
+    let looked = futures_util::future::join_all(verifying).await;
+    let refused = looked.iter().filter(|answer| answer.status == 429);
+    assert!((1..=3).contains(&refused.clone().count()), "{looked:?}");
+    assert!(
+        refused
+            .clone()
+            .all(|answer| answer.headers.contains_key("retry-after"))
+    );
+    let foreign = create(&platform, &stranger, "well.test").await;
+    let (own, other) = tokio::join!(
+        ask_verify(&platform, key, &made.json),
+        ask_verify(&platform, &stranger, &foreign)
+    );
+    assert_eq!((own.status.as_u16(), other.status.as_u16()), (200, 200));
+}
+
+#[tokio::test]
 async fn a_domain_is_sent_from_once_its_records_are_found() {
     let dns = Dns::start().await;
     let Some(platform) = start(&dns).await else {

@@ -19,6 +19,7 @@ mod full_sends;
 mod inbox;
 mod key_restrictions;
 mod keys;
+mod large_answers;
 mod limits_apart;
 mod lists;
 mod platform;

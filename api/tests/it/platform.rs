@@ -6,6 +6,7 @@ use api::{ApiConfig, ApiMetrics, AppState, Callers};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::response::Response;
 use mail::domain_name::DomainName;
 use mail::ids::{AccountId, ApiKeyId, DomainId, PoolId, StreamId, uuid_v7};
 use mail::retry::StreamClass;
@@ -153,8 +154,13 @@ impl Platform {
         new_key(&self.state, &self.account, api::keys::KeyMode::Live, scopes).await
     }
 
+    /// An answer whose body nobody has read yet.
+    pub(crate) async fn respond(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.respond(request).await;
         let (parts, body) = response.into_parts();
         let octets = to_bytes(body, 64 << 20).await.unwrap().to_vec();
         let json = serde_json::from_slice(&octets).unwrap_or(Value::Null);

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use mail::retry::StreamClass;
-use store::{Epoch, QueueRow, ShardNo};
+use store::{CommandKind, Epoch, NewCommand, QueueRow, ShardNo};
+use uuid::Uuid;
 
 use super::{LEAVING_MAX, mark_lost_shards, release_leaving};
 use crate::for_tests::{LONG_HOLD, TestBed, TestNode};
 use crate::lanes::Waiting;
-use crate::queue::{Suspicion, decide_undecided, settle_handed_in, take_over};
+use crate::queue::{Suspicion, carry_out_first, decide_undecided, settle_handed_in, take_over};
 use crate::routing::Route;
 
 const DELIVERED: i16 = 3;
@@ -98,6 +99,31 @@ async fn a_slow_delivery_does_not_keep_a_shard_from_its_new_owner() {
         assert_eq!(new.node.ambiguity.waiting(), 0);
         assert_eq!(entries(&bed, shard).await, 0);
         assert_eq!(old.node.journal.unsettled(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_owner_does_single_commands_first_and_those_of_actions_in_their_rounds() {
+    TestBed::run(async |bed| {
+        let owner = bed.node(10, LONG_HOLD).await;
+        let shard = owner.lease().await[0].0;
+        let rows = bed.send(shard, 2).await;
+        let cancel = |row: &QueueRow, bulk| NewCommand {
+            id: Uuid::new_v4(),
+            shard,
+            key: row.key,
+            kind: CommandKind::Cancel,
+            seen_at: Some(row.next_at),
+            bulk,
+        };
+        let commands = [cancel(&rows[0], true), cancel(&rows[1], false)];
+        let now = owner.node.clock.now();
+        bed.store().note_commands(&commands, now).await.unwrap();
+        carry_out_first(&owner.node, &[shard]).await;
+        assert_eq!(bed.queued(shard).await, rows[..1]);
+        let open = bed.store().open_commands(&[shard], 10, 10).await.unwrap();
+        assert_eq!(open, commands[..1]);
     })
     .await;
 }

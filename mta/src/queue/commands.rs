@@ -48,7 +48,7 @@ impl Commands {
             let mut hint = pin!(node.commands.hint.notified());
             // Listen before looking, so that no hint is lost.
             hint.as_mut().enable();
-            let pause = match round(&node, &node.reader.shards()).await {
+            let pause = match round(&node, &node.reader.shards(), BULK_MAX).await {
                 Ok(true) => Duration::ZERO,
                 Ok(false) => POLL_PERIOD,
                 Err(error) => {
@@ -66,11 +66,12 @@ impl Commands {
     }
 }
 
-/// Carries out what was wanted of mail in these shards before anything of it is sent: a command that
-/// a lost node left is older than anything its successor could do.
+/// Carries out what was wanted of single mail in these shards before anything of it is sent: a
+/// command that a lost node left is older than anything its successor could do. Those of bulk
+/// actions wait for their rounds: thousands of one account must not keep everybody's mail waiting.
 pub(crate) async fn carry_out_first(node: &Node, shards: &[ShardNo]) {
     for _ in 0..ENTER_ROUNDS {
-        match round(node, shards).await {
+        match round(node, shards, 0).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -81,16 +82,13 @@ pub(crate) async fn carry_out_first(node: &Node, shards: &[ShardNo]) {
     }
 }
 
-/// One look at what is wanted. True if another one is worth while at once.
-async fn round(node: &Node, shards: &[ShardNo]) -> Result<bool, StoreError> {
+/// One look at what is wanted, of bulk actions at most `bulk` commands a shard. True if another one is worth while at once.
+async fn round(node: &Node, shards: &[ShardNo], bulk: i64) -> Result<bool, StoreError> {
     if shards.is_empty() {
         return Ok(false);
     }
     let _turn = node.commands.turn.lock().await;
-    let mut open = node
-        .store
-        .open_commands(shards, SINGLE_MAX, BULK_MAX)
-        .await?;
+    let mut open = node.store.open_commands(shards, SINGLE_MAX, bulk).await?;
     // The first about a delivery; the others find in later rounds what it left.
     let mut seen = HashSet::new();
     open.retain(|command| seen.insert(command.key));

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accepting;
+mod bulk_commands;
 mod commands;
 mod configuration;
 mod dispatching;

@@ -119,6 +119,7 @@ async fn an_endpoint_is_disabled_only_while_it_fails_for_long_enough() {
             no,
             DisabledReason::Failing,
             Some(before),
+            None,
             event_at(later),
             later,
         )
@@ -361,7 +362,7 @@ async fn a_replay_finds_every_event_of_its_time_and_type_once() {
     }
     // Not mail, not the wanted type, and not the wanted time.
     store
-        .disable_endpoint(no, DisabledReason::Gone, None, event_at(NOW), NOW)
+        .disable_endpoint(no, DisabledReason::Gone, None, None, event_at(NOW), NOW)
         .await
         .unwrap();
     let enable = EndpointChange {

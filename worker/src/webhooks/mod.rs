@@ -23,7 +23,9 @@ use bytes::Bytes;
 use mail::event::EventType;
 use mail::ids::{EventId, WebhookCallId, uuid_v7};
 use service::clock::Clock;
-use store::{AccountNo, CallRecord, CallResult, EndpointNo, Sealer, Store, StoreError};
+use store::{
+    AccountNo, CallRecord, CallResult, DisabledReason, EndpointNo, Sealer, Store, StoreError,
+};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -183,7 +185,7 @@ impl Webhooks {
             .calls
             .with_label_values(&[result.as_str()])
             .inc();
-        let ended = self.judge(&found, told.event, result);
+        let ended = self.judge(&found, told.event, result).await;
         if ended == Ended::Failed {
             let (event, said) = (told.event, &answer.said);
             tracing::debug!(%event, endpoint = endpoint.0, %said, "webhook call failed");
@@ -199,7 +201,7 @@ impl Webhooks {
     }
 
     /// Remembers what a call says about its endpoint.
-    fn judge(&self, endpoint: &store::Endpoint, event: EventId, result: CallResult) -> Ended {
+    async fn judge(&self, endpoint: &store::Endpoint, event: EventId, result: CallResult) -> Ended {
         let now = self.clock.now();
         match result {
             CallResult::Taken => {
@@ -208,16 +210,50 @@ impl Webhooks {
                 self.metrics.age_seconds.observe(age_secs(event, now));
                 Ended::Taken
             }
-            CallResult::Gone => {
-                self.standing.gone(endpoint.no);
-                Ended::Unwanted
-            }
+            CallResult::Gone => match self.gone(endpoint).await {
+                Ok(ended) => ended,
+                Err(error) => {
+                    warn(&error, "could not disable a webhook endpoint that is gone");
+                    Ended::Failed
+                }
+            },
             _ => {
                 self.health.failed(endpoint.no);
                 self.standing.failed(endpoint, now);
                 Ended::Failed
             }
         }
+    }
+
+    /// Switches off what answered 410, at once: whether its calls are still wanted depends on whether
+    /// it was its URL that answered. The customer may have given it another one meanwhile, which
+    /// has asked for nothing; the call is repeated there.
+    async fn gone(&self, called: &store::Endpoint) -> Result<Ended, StoreError> {
+        let (now, reason) = (self.clock.now(), DisabledReason::Gone);
+        let event = EventId::from_uuid(new_id(now));
+        let (no, url) = (called.no, Some(called.url.as_str()));
+        let is_off = self
+            .store
+            .disable_endpoint(no, reason, None, url, event, now)
+            .await?;
+        if is_off {
+            let reason = reason.as_str();
+            tracing::info!(
+                endpoint = no.0,
+                reason,
+                "a webhook endpoint is called no more"
+            );
+            return Ok(Ended::Unwanted);
+        }
+        // Another call was first, or the URL is another one.
+        let is_wanted = match self.store.endpoint(no, &self.sealer).await? {
+            Some(found) => found.enabled || found.url != called.url,
+            None => false,
+        };
+        Ok(match is_wanted {
+            true => Ended::Failed,
+            false => Ended::Unwanted,
+        })
     }
 
     /// Hands the call over to be written down, with what was decided about it. The log is for

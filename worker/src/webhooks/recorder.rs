@@ -80,7 +80,7 @@ impl Recorder {
                 let event = EventId::from_uuid(new_id(now));
                 let store = &self.store;
                 if store
-                    .disable_endpoint(no, reason, before, event, now)
+                    .disable_endpoint(no, reason, before, None, event, now)
                     .await?
                 {
                     let reason = reason.as_str();

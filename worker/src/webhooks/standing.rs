@@ -1,5 +1,4 @@
-//! Since when endpoints fail, and which are to be called no more: those that failed for days, and
-//! those that asked for it with 410. What is written down is the truth; this remembers what is to
+//! Since when endpoints fail, and which are to be called no more: those that failed for days. What is written down is the truth; this remembers what is to
 //! be written, so that a call never waits for it and an endpoint costs one statement a round.
 //! Pure bookkeeping: the time comes in as a parameter.
 
@@ -17,7 +16,6 @@ struct Entry {
     /// The first failure since the last success.
     since: Option<OffsetDateTime>,
     last_failure: Option<OffsetDateTime>,
-    is_gone: bool,
     /// The database knows that it fails.
     is_noted: bool,
 }
@@ -62,10 +60,6 @@ impl Standing {
         entry.last_failure = Some(at);
     }
 
-    pub(super) fn gone(&self, endpoint: EndpointNo) {
-        self.lock().entry(endpoint).or_default().is_gone = true;
-    }
-
     /// What is to be written now. Asking changes nothing.
     pub(super) fn changes(&self) -> Vec<(EndpointNo, Change)> {
         let entries = self.lock();
@@ -74,9 +68,7 @@ impl Standing {
                 .since
                 .zip(entry.last_failure)
                 .is_some_and(|(since, last)| last - since >= FAILING_MAX);
-            let change = if entry.is_gone {
-                Change::Disable(DisabledReason::Gone)
-            } else if entry.since.is_some() != entry.is_noted {
+            let change = if entry.since.is_some() != entry.is_noted {
                 Change::Note(entry.since)
             } else if is_over {
                 Change::Disable(DisabledReason::Failing)
@@ -101,7 +93,7 @@ impl Standing {
             }
             Change::Note(since) => {
                 entry.is_noted = since.is_some();
-                if entry.since.is_none() && !entry.is_noted && !entry.is_gone {
+                if entry.since.is_none() && !entry.is_noted {
                     entries.remove(&endpoint);
                 }
             }
@@ -191,13 +183,5 @@ mod tests {
             Change::Disable(DisabledReason::Failing),
         ];
         assert_eq!([round(&standing), round(&standing)].concat(), expected);
-    }
-
-    #[test]
-    fn gone_is_gone_at_once() {
-        let standing = Standing::default();
-        standing.gone(NO);
-        assert_eq!(round(&standing), [Change::Disable(DisabledReason::Gone)]);
-        assert_eq!(round(&standing), []);
     }
 }

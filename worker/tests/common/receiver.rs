@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Router, routing};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::PATIENCE;
@@ -34,6 +34,8 @@ pub(crate) enum Reply {
     Body(u16, &'static str),
     RedirectTo(String),
     After(Duration, u16),
+    /// Once it is told to.
+    Once(Arc<Notify>, u16),
     Never,
 }
 
@@ -119,6 +121,10 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Resp
             return (StatusCode::from_u16(status).unwrap(), body).into_response();
         }
         Reply::RedirectTo(url) => return Redirect::temporary(&url).into_response(),
+        Reply::Once(told, status) => {
+            told.notified().await;
+            status
+        }
         Reply::After(pause, status) => {
             tokio::time::sleep(pause).await;
             status

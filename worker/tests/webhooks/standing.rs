@@ -9,6 +9,7 @@ use mail::event::EventType;
 use mail::ids::WebhookCallId;
 use serde_json::Value;
 use store::{CallFilter, CallRecord, CallResult, DisabledReason, EndpointChange, EndpointNo};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::common::{PATIENCE, Platform, Receiver, Reply, SECRET};
@@ -150,6 +151,39 @@ async fn an_endpoint_that_answers_410_is_switched_off_at_once() {
     assert_eq!(disabled(&platform, no).await, DisabledReason::Gone);
     let made = calls(&platform, no, 1).await;
     assert_eq!((made[0].result, made[0].next_at), (CallResult::Gone, None));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_410_of_the_url_before_is_a_failed_call_and_the_new_url_gets_it() {
+    let Some(platform) = Platform::start().await else {
+        return;
+    };
+    let answer = Arc::new(Notify::new());
+    let told = Arc::clone(&answer);
+    let old = Receiver::start(move |_| Reply::Once(Arc::clone(&told), 410)).await;
+    let (new, _) = receiver(200).await;
+    let (no, id) = platform.endpoint(&old).await;
+    let worker = platform.worker();
+    let event = platform.send(1).await[0];
+    old.has_calls(1).await;
+    let moved = EndpointChange {
+        url: Some(&new.url),
+        ..EndpointChange::default()
+    };
+    let (account, now) = (platform.account.no, platform.clock.now());
+    let changed = platform.store.change_endpoint(account, id, moved, now);
+    assert!(changed.await.unwrap().is_some());
+    answer.notify_one();
+    let made = calls(&platform, no, 1).await;
+    assert_eq!(made[0].result, CallResult::Gone);
+    assert!(made[0].next_at.is_some(), "it is repeated");
+    platform.pending_becomes(&[1]).await;
+    platform.advance(Duration::from_secs(7)).await;
+    let call = &new.has_calls(1).await[0];
+    assert_eq!(call.header("webhook-id"), event.to_string());
+    let all = platform.store.endpoints(account).await.unwrap();
+    assert!(all[0].enabled && all[0].disabled.is_none());
     worker.stop().await;
 }
 

@@ -23,6 +23,7 @@ async fn a_command_without_an_answer_keeps_its_delivery_from_the_gate() {
             key,
             kind: CommandKind::Cancel,
             seen_at: None,
+            bulk: false,
         };
         let now = sender.node.clock.now();
         bed.store().note_commands(&[cancel], now).await.unwrap();
@@ -33,14 +34,14 @@ async fn a_command_without_an_answer_keeps_its_delivery_from_the_gate() {
         assert!(barrier.begin(key), "nothing is wanted of it yet");
         barrier.end([key]);
 
-        assert!(round(&sender.node, &[SHARD]).await.is_err());
+        assert!(round(&sender.node, &[SHARD], 0).await.is_err());
         assert!(!barrier.begin(key), "it may be sent after it was cancelled");
 
         bed.execute("ALTER TABLE queue_command DROP CONSTRAINT broken")
             .await;
         // It is carried out once nothing of the first try can be on its way any more.
         while bed.left().await > 0 {
-            let _barred_until_then = round(&sender.node, &[SHARD]).await.unwrap();
+            let _barred_until_then = round(&sender.node, &[SHARD], 0).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(barrier.begin(key));
