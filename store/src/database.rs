@@ -20,6 +20,15 @@ const SEARCH_CONNECTIONS: u32 = 4;
 const COMMAND_CONNECTIONS: u32 = 4;
 /// Content on its way to clients: answers of many megabytes, which keep only each other waiting.
 const CONTENT_CONNECTIONS: u32 = 2;
+const BATCH_CONNECTIONS: u32 = 2;
+/// Connections that a store may open beside those of [`StoreOptions::max_connections`].
+pub const FIXED_CONNECTIONS: u32 = QUEUE_CONNECTIONS
+    + LEASE_CONNECTIONS
+    + SEARCH_CONNECTIONS
+    + COMMAND_CONNECTIONS
+    + CONTENT_CONNECTIONS
+    + BATCH_CONNECTIONS;
+
 /// Where the database is and how many connections it may cost.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -39,7 +48,7 @@ impl StoreOptions {
         Self {
             url: url.into(),
             max_connections: 8,
-            batch_connections: 2,
+            batch_connections: BATCH_CONNECTIONS,
             application_name: "postrider".to_owned(),
         }
     }

@@ -70,7 +70,7 @@ pub use command::{CommandKind, CommandResult, MessagePlace, NewCommand, QueuedDe
 pub use command_match::{CommandFilter, MatchedPage, WaitingStatus, WalkPlace};
 pub use command_run::{CommandAnswer, FoundCommand};
 pub use content::StoredMessage;
-pub use database::{Store, StoreOptions};
+pub use database::{FIXED_CONNECTIONS, Store, StoreOptions};
 pub use domain_check::{CheckedDomain, Written};
 pub use domain_registration::{DomainKey, NewDomain, RegisteredDomain};
 pub use error::StoreError;

@@ -6,12 +6,16 @@
 
 use std::time::Duration;
 
+use mail::ids::MessageId;
 use serde_json::{Value, json};
 use tests::api::{Api, message};
 use tests::platform::Platform;
 use tests::receiver::{Call, Manner, WebhookReceiver};
 use tests::sink::Sink;
 use tests::{PATIENCE, take_turn, until};
+
+/// After so long an endpoint that always fails is disabled.
+const DAYS: Duration = Duration::from_secs(5 * 86_400);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_endpoints_get_their_events_later_and_hold_up_nobody() {
@@ -199,11 +203,18 @@ async fn an_endpoint_that_fails_for_days_is_disabled_until_its_owner_enables_it(
     api.create_webhook(&receiver.url, &["email.delivered"])
         .await;
     let body = message(&platform.tenant.domain, "ana@sink.test");
-    api.send(&body).await;
+    let first: MessageId = api.send(&body).await.parse().unwrap();
     webhook_becomes(&api, "it fails", |found| found["failing_since"].is_string()).await;
     let clock = platform.clock.as_ref().unwrap();
-    clock.advance(Duration::from_secs(5 * 86_400)).unwrap();
-    let id = api.send(&body).await;
+    clock.advance(DAYS).unwrap();
+    // The platform lives five days later a moment later.
+    let later_ms = first.unix_ms() + u64::try_from(DAYS.as_millis()).unwrap();
+    let id = until("time has moved", PATIENCE, || async {
+        let id = api.send(&body).await;
+        let sent: MessageId = id.parse().unwrap();
+        (sent.unix_ms() >= later_ms).then_some(id)
+    })
+    .await;
     let found = webhook_becomes(&api, "it is disabled", |found| {
         found["status"] == "disabled"
     })

@@ -15,16 +15,13 @@ use service::clock::Clock;
 use service::config::{Config, ConfigError, Problem};
 use service::metrics::Metrics;
 use service::shutdown::Shutdown;
-use store::{PoolKind, Sealer, Store, StoreError, StoreOptions};
+use store::{FIXED_CONNECTIONS, PoolKind, Sealer, Store, StoreError, StoreOptions};
 use time::Duration;
 
 pub(crate) use listeners::{BusyPort, Listeners};
 pub(crate) use platform::{Platform, Roles};
 pub(crate) use settings::Surroundings;
 
-/// Connections of the store besides its general pool: two batches of accepted mail, four of the
-/// queue.
-const FIXED_CONNECTIONS: u32 = 6;
 /// The general pool never has fewer.
 const GENERAL_CONNECTIONS_MIN: u32 = 4;
 /// Partitions are there from yesterday, for what is written after midnight, to a week ahead.

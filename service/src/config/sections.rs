@@ -40,7 +40,7 @@ sections! {
         /// File of the password, in place of the one in the URL. Already read: `url` has it.
         password_file: Option<PathBuf> = None,
         /// Most connections of this process, all roles together.
-        max_connections: NonZeroU32 = nonzero_u32(20),
+        max_connections: NonZeroU32 = nonzero_u32(32),
     }
 
     /// `[redis]`: limits shared by nodes, wake-ups. Optional.

@@ -87,6 +87,10 @@ impl World {
             "getInboxAttachment" => ok().on(&self.inbox().await.message).on("0"),
 
             "sendEmail" => Try::expecting(202).json(&self.mail("fine@sink.test")),
+            "sendBatch" => {
+                let mails = ["one@sink.test", "two@sink.test"].map(|to| self.mail(to));
+                Try::expecting(202).json(&json!({"messages": mails}))
+            }
             "sendRawEmail" => Try::expecting(202)
                 .query("?to=fine%40sink.test&tag=raw")
                 .body("message/rfc822", self.finished()),
@@ -123,6 +127,12 @@ impl World {
             "deleteSuppression" => {
                 Try::expecting(204).on(self.suppression("gone@suppressed.test").await)
             }
+
+            "listApiKeys" => ok(),
+            "createApiKey" => Try::expecting(201).json(&Self::key_body()),
+            "getApiKey" => ok().on(self.key().await),
+            "revokeApiKey" => Try::expecting(204).on(self.key().await),
+            "rotateApiKey" => ok().on(self.key().await),
 
             "listWebhooks" => ok(),
             "createWebhook" => Try::expecting(201).json(&Self::webhook_body()),

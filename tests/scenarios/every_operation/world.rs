@@ -126,6 +126,15 @@ impl World {
         self.made(201, "/v1/suppressions", &body).await
     }
 
+    /// A key that every other one with its scope may deal with.
+    pub(crate) async fn key(&self) -> String {
+        self.made(201, "/v1/api-keys", &Self::key_body()).await
+    }
+
+    pub(crate) fn key_body() -> Value {
+        json!({"name": "robot", "scopes": ["keys:*"]})
+    }
+
     pub(crate) async fn webhook(&self) -> String {
         self.made(201, "/v1/webhooks", &Self::webhook_body()).await
     }
