@@ -186,9 +186,11 @@ impl Sink {
     /// Waits until there were at least this many final dots.
     pub async fn has_dots_within(&self, count: usize, patience: Duration) {
         let mut dots = self.shared.dots.subscribe();
-        let waited = tokio::time::timeout(patience, dots.wait_for(|dots| *dots >= count)).await;
+        let waited = tokio::time::timeout(patience, dots.wait_for(|dots| *dots >= count))
+            .await
+            .is_ok();
         assert!(
-            waited.is_ok(),
+            waited,
             "only {} of {count} dots in {patience:?}",
             self.dots()
         );

@@ -97,8 +97,11 @@ impl Receiver {
 
     async fn becomes(&self, done: impl Fn(&Vec<Received>) -> bool) -> Vec<Received> {
         let mut calls = self.calls.subscribe();
-        let waited = tokio::time::timeout(PATIENCE, calls.wait_for(done)).await;
-        assert!(waited.is_ok(), "only {} calls arrived", self.calls().len());
+        // What it answers holds the lock, which a call that comes now would wait for, and we for it.
+        let waited = tokio::time::timeout(PATIENCE, calls.wait_for(done))
+            .await
+            .is_ok();
+        assert!(waited, "only {} calls arrived", self.calls().len());
         self.calls()
     }
 }
