@@ -1,5 +1,7 @@
 -- Webhooks in full: rotation of secrets, switching failing endpoints off, the log of calls, replay.
--- Every statement here takes short locks only.
+-- Waits for no lock longer than two seconds, during which those who write events wait with it: on an
+-- installation that is too busy for that it fails, changes nothing and can be repeated.
+SET LOCAL lock_timeout = '2s';
 
 -- previous_*: the secret before the last rotation, which signs beside the new one until then.
 -- failing_since: the first failed call since the last good one. disabled_reason: 1 its owner's wish,
@@ -70,8 +72,8 @@ CREATE INDEX webhook_call_failed ON webhook_call (endpoint, id) WHERE result <> 
 CREATE TABLE webhook_call_default PARTITION OF webhook_call DEFAULT;
 
 -- Finds an event by its id alone, at almost no cost for those who write events, because ids come in
--- about the order of time. On the parent only, which is instant; partitions made from now on have it
--- from the start, and so have the present ones that are small.
+-- about the order of time. On the parent only; partitions made from now on have it from the start, and
+-- so have the present ones that are small: writers of events wait while these are read.
 CREATE INDEX event_by_id ON ONLY event USING brin (id) WITH (pages_per_range = 16, autosummarize = on);
 DO $$
 DECLARE

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::MtaError;
 use crate::config::{EgressSource, MtaConfig};
-use crate::delivery::Contents;
+use crate::delivery::{Contents, SilentHosts};
 use crate::journal::{Journal, Replayed};
 use crate::lanes::{Memory, Paths, Surplus};
 use crate::metrics::MtaMetrics;
@@ -74,6 +74,7 @@ pub(crate) struct Node {
     pub(crate) commands: Commands,
     pub(crate) settler: Settler,
     pub(crate) contents: Contents,
+    pub(crate) silent_hosts: SilentHosts,
     pub(crate) router: Router,
     pub(crate) sandbox_route: Option<Arc<Route>>,
     /// Leases lost to others while something of theirs may still be handed in.
@@ -128,6 +129,7 @@ impl Node {
             reader: Reader::default(),
             ambiguity: Ambiguity::default(),
             commands: Commands::default(),
+            silent_hosts: SilentHosts::default(),
             lost: Mutex::default(),
             config,
             state_dir,

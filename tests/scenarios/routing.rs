@@ -33,6 +33,9 @@ use tests::sink::Sink;
 use tests::{place, take_turn};
 use tokio::task::JoinHandle;
 
+/// Nobody is there at first.
+const DOWN: &str = "127.0.0.2";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_goes_where_dns_says() {
     let _turn = take_turn();
@@ -49,13 +52,15 @@ async fn mail_goes_where_dns_says() {
     let dns = Zone::default()
         .a("mx1.test", &up1)
         .a("mx2.test", &up2)
-        .a("down.test", "127.0.0.2")
+        .a("down.test", DOWN)
         .mx("order.test", 10, "mx1.test")
         .mx("order.test", 20, "mx2.test")
         .mx("reversed.test", 20, "mx1.test")
         .mx("reversed.test", 10, "mx2.test")
         .mx("failover.test", 10, "down.test")
         .mx("failover.test", 20, "mx2.test")
+        .mx("remembered.test", 10, "down.test")
+        .mx("remembered.test", 20, "mx1.test")
         .a("implicit.test", &up1)
         .mx("null.test", 0, ".")
         .mx("broken.test", 10, "mx1.test")
@@ -92,12 +97,27 @@ async fn mail_goes_where_dns_says() {
             assert!(used.contains(mx), "{domain} went to {used}");
         }
     }
+    // The host that was down is back, and comes last for a while all the same.
+    let back = SocketAddr::new(DOWN.parse().unwrap(), port);
+    let back = Sink::options().at(back).start().await;
+    let mail = message(&platform.tenant.domain, "user@remembered.test");
+    let id = api.send(&mail).await;
+    api.becomes(&id, "delivered").await;
+    assert_eq!(back.receipts().len(), 0, "it was tried first again");
+
     let of = |sink: &Sink| {
         let mut recipients: Vec<_> = sink.receipts().into_iter().map(|r| r.recipient).collect();
         recipients.sort_unstable();
         recipients
     };
-    assert_eq!(of(&first), ["user@implicit.test", "user@order.test"]);
+    assert_eq!(
+        of(&first),
+        [
+            "user@implicit.test",
+            "user@order.test",
+            "user@remembered.test"
+        ]
+    );
     assert_eq!(of(&second), ["user@failover.test", "user@reversed.test"]);
     shutdown.request();
     tokio::time::timeout(Duration::from_secs(20), mta)

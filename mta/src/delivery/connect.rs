@@ -1,13 +1,15 @@
 //! Opens a connection to one of a route's hosts.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mail::judge::{Failure, Outcome, Stage, judge_failure};
 
 use super::outcome::judge;
 use crate::lanes::Path;
 use crate::node::Node;
-use crate::routing::{Route, RouteFailure};
+use crate::routing::{Route, RouteFailure, RouteHost};
 use crate::smtp::{ConnectConfig, Connection, SmtpFailure, TlsMode};
 
 /// Addresses tried for one connection at most (RFC 5321 section 5.1 asks for two at least).
@@ -43,11 +45,12 @@ impl NoLine {
     }
 }
 
-/// Tries the hosts by preference until one greets us.
+/// Tries the hosts by preference until one greets us; those that were silent lately come last.
 pub(crate) async fn connect(node: &Node, path: &Path, verified: bool) -> Result<Line, NoLine> {
     let route = path.route();
     let mut tried = 0;
     let mut last = None;
+    let mut silent = Vec::new();
     for host in route.order(rand::random()) {
         let addresses = match node.router.addresses(host).await {
             Ok(addresses) => addresses,
@@ -57,37 +60,61 @@ pub(crate) async fn connect(node: &Node, path: &Path, verified: bool) -> Result<
             }
         };
         for address in addresses {
+            let (source, now) = (path.source.address, Instant::now());
+            if node.silent_hosts.holds(source, address, now) {
+                silent.push((host, address));
+                continue;
+            }
             if tried == ADDRESSES_MAX {
                 break;
             }
             tried += 1;
-            let config = ConnectConfig {
-                remote: address,
-                host_name: host.name.clone(),
-                source: path.source.address,
-                ehlo: path.source.ehlo.clone(),
-                tls: node.tls_mode(verified),
-                deadlines: node.config.deadlines,
-            };
-            match open(config).await {
-                Ok(connection) => {
-                    return Ok(Line {
-                        connection,
-                        mx: host.name.clone(),
-                        verified,
-                    });
-                }
-                Err(failure) => {
-                    let failure = NoLine::Smtp(failure, host.name.clone());
-                    if failure.is_final() {
-                        return Err(failure);
-                    }
-                    last = Some(failure);
-                }
+            match call(node, path, verified, host, address).await {
+                Ok(line) => return Ok(line),
+                Err(failure) if failure.is_final() => return Err(failure),
+                Err(failure) => last = Some(failure),
             }
         }
     }
+    for (host, address) in silent.into_iter().take(ADDRESSES_MAX - tried) {
+        match call(node, path, verified, host, address).await {
+            Ok(line) => return Ok(line),
+            Err(failure) if failure.is_final() => return Err(failure),
+            Err(failure) => last = Some(failure),
+        }
+    }
     Err(last.unwrap_or_else(|| NoLine::Route(no_hosts(&route))))
+}
+
+/// One address.
+async fn call(
+    node: &Node,
+    path: &Path,
+    verified: bool,
+    host: &RouteHost,
+    address: SocketAddr,
+) -> Result<Line, NoLine> {
+    let source = path.source.address;
+    let config = ConnectConfig {
+        remote: address,
+        host_name: host.name.clone(),
+        source,
+        ehlo: path.source.ehlo.clone(),
+        tls: node.tls_mode(verified),
+        deadlines: node.config.deadlines,
+    };
+    let opened = open(config).await;
+    let failure = opened.as_ref().err();
+    node.silent_hosts
+        .note(source, address, failure, Instant::now());
+    match opened {
+        Ok(connection) => Ok(Line {
+            connection,
+            mx: host.name.clone(),
+            verified,
+        }),
+        Err(failure) => Err(NoLine::Smtp(failure, host.name.clone())),
+    }
 }
 
 /// Opportunistic TLS that cannot be set up is tried once more in clear: encryption was a bonus.

@@ -7,6 +7,7 @@ mod converse;
 mod fill_in;
 mod outcome;
 mod prepare;
+mod silent_hosts;
 
 pub(crate) use connect::NoLine;
 pub(crate) use connect::{Line, connect};
@@ -14,3 +15,4 @@ pub(crate) use contents::{Contents, FetchRequest};
 pub(crate) use converse::{Conversation, converse, is_worn_out};
 pub(crate) use outcome::{Attempted, conclude, expired, suppressed, undecided};
 pub(crate) use prepare::{NotPrepared, OwnFault, Prepared, prepare};
+pub(crate) use silent_hosts::SilentHosts;
