@@ -95,7 +95,8 @@ impl Receiver {
         .await;
     }
 
-    async fn becomes(&self, done: impl Fn(&Vec<Received>) -> bool) -> Vec<Received> {
+    /// Waits until the calls are as wanted.
+    pub(crate) async fn becomes(&self, done: impl Fn(&Vec<Received>) -> bool) -> Vec<Received> {
         let mut calls = self.calls.subscribe();
         // What it answers holds the lock, which a call that comes now would wait for, and we for it.
         let waited = tokio::time::timeout(PATIENCE, calls.wait_for(done))
