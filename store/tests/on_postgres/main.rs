@@ -7,11 +7,14 @@
 
 mod accepting;
 mod bulk_commands;
+mod command_filter;
 mod commands;
 mod configuration;
+mod direct_cancel;
 mod dispatching;
 mod domains;
 mod key_admin;
+mod lost_connections;
 mod operator;
 mod ownership;
 mod partitions;
@@ -20,5 +23,6 @@ mod searching;
 mod settling;
 mod sharing;
 mod suppression;
+mod webhook_replays;
 mod webhooks;
 mod world;
