@@ -29,12 +29,15 @@ pub(crate) async fn index(platform: &Platform, deliveries: usize) {
             let to = LogCursor::at_horizon(page.horizon);
             // One at a time: an event of a delivery may follow another one of it.
             let mut lease = lease;
-            for row in &page.rows {
-                let row = std::slice::from_ref(row);
-                assert!(store.write_search(&lease, to, row).await.unwrap());
+            for event in &page.events {
+                let event = std::slice::from_ref(event);
+                let (new, changes) = event.split_at(usize::from(event[0].is_first()));
+                let rows = store.search_rows(new).await.unwrap();
+                let done = store.write_search(&lease, to, &rows, changes);
+                assert!(done.await.unwrap());
                 lease.cursor = to;
             }
-            written += page.rows.len();
+            written += page.events.len();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let lease = store.search_take(owner, PATIENCE).await.unwrap().unwrap();
