@@ -6,6 +6,7 @@ mod barrier;
 mod commands;
 mod dispatch;
 mod gate;
+mod gather;
 mod ownership;
 mod parking;
 mod reader;
