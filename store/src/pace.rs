@@ -35,10 +35,10 @@ impl BatchPace {
         }
     }
 
-    /// Waits until a batch that is not full may begin, and notes that it does.
-    pub async fn begin(&self) {
+    /// Waits until a batch may begin, a full one for nothing, and notes that it does.
+    pub async fn begin(&self, is_full: bool) {
         let next = self.next();
-        if next > Instant::now() {
+        if !is_full && next > Instant::now() {
             tokio::time::sleep_until(next.into()).await;
         }
         self.begun(Instant::now());
@@ -51,7 +51,7 @@ impl BatchPace {
         state.begun.map_or_else(Instant::now, |at| at + spacing)
     }
 
-    /// A batch begins, waited for or because it is full.
+    /// A batch begins.
     pub fn begun(&self, at: Instant) {
         self.state().begun = Some(at);
     }

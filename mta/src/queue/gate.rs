@@ -9,7 +9,6 @@ use store::{BatchPace, Epoch, Fence, QueueRow, ShardNo, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::barrier::Barrier;
-use super::gather::gather;
 use crate::node::Node;
 use crate::sync::lock;
 
@@ -191,17 +190,12 @@ impl Gate {
         loop {
             batch.clear();
             let mut waiting = queue.lock().await;
-            if !gather(
-                &mut *waiting,
-                &node.gate.pace,
-                BATCH_FULL,
-                &mut batch,
-                BATCH_MAX,
-            )
-            .await
-            {
+            let Some(first) = waiting.recv().await else {
                 return;
-            }
+            };
+            batch.push(first);
+            node.gate.pace.begin(waiting.len() >= BATCH_FULL).await;
+            batch.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(BATCH_MAX - 1));
             drop(waiting);
             node.metrics.intent_batch.observe(batch.len() as f64);
             let began = Instant::now();

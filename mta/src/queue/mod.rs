@@ -6,7 +6,6 @@ mod barrier;
 mod commands;
 mod dispatch;
 mod gate;
-mod gather;
 mod ownership;
 mod parking;
 mod reader;

@@ -13,7 +13,6 @@ use store::{BatchPace, Epoch, EventFlags, Fence, HandIn, Settlement, ShardNo, St
 use tokio::sync::mpsc;
 
 use super::Intent;
-use super::gather::gather;
 use crate::journal::{JournalError, Ticket};
 use crate::node::Node;
 use crate::sync::lock;
@@ -127,10 +126,13 @@ impl Settler {
         loop {
             let mut batch = Vec::with_capacity(BATCH_MAX);
             let mut waiting = queue.lock().await;
-            let pace = &node.settler.pace;
-            if !gather(&mut *waiting, pace, BATCH_FULL, &mut batch, BATCH_MAX).await {
+            let Some(first) = waiting.recv().await else {
                 return;
-            }
+            };
+            batch.push(first);
+            let pace = &node.settler.pace;
+            pace.begin(waiting.len() >= BATCH_FULL).await;
+            batch.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(BATCH_MAX - 1));
             drop(waiting);
             let count = batch.len();
             node.metrics.settle_batch.observe(count as f64);

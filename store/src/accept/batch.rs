@@ -67,11 +67,7 @@ impl Inbox {
             Some(job) => job,
             None => self.next_job(&mut waiting.receiver).await?,
         };
-        if waiting.receiver.len() < BATCH_FULL {
-            self.pace.begin().await;
-        } else {
-            self.pace.begun(Instant::now());
-        }
+        self.pace.begin(waiting.receiver.len() >= BATCH_FULL).await;
         let (mut deliveries, mut octets) = (first.deliveries(), first.octets);
         let mut batch = vec![first];
         while let Ok(job) = waiting.receiver.try_recv() {
