@@ -48,4 +48,4 @@ pub use metrics::ApiMetrics;
 pub use openapi::{openapi_document, openapi_yaml};
 pub use router::router;
 pub use server::run;
-pub use state::AppState;
+pub use state::{AppParts, AppState};

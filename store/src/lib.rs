@@ -33,6 +33,7 @@ pub mod lease;
 pub mod message;
 pub mod numbers;
 pub mod operator;
+mod pace;
 mod partitions;
 pub mod pool;
 pub mod queue;
@@ -91,6 +92,7 @@ pub use numbers::{
     RecipientDomainNo, ShardNo, StreamNo, micros,
 };
 pub use operator::{AccountRecord, KeyRecord, KeysToEnd, SourceRecord};
+pub use pace::BatchPace;
 pub use pool::{Pool, PoolKind};
 pub use queue::{Cursor, DeliveryKey, Fence, QueueDepth, QueueRow, RowRef};
 pub use rate_limit::{BucketName, RateLimitStore, SharedBucket, Taken};

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mail::compose::{ComposeContext, ComposedHeader, Entity, compose_entity, compose_header};
 use mail::content_source::{ContentFields, ContentTemplate, fill_in_envelope, parse_envelope};
 use mail::dkim::body_hash;
@@ -334,7 +335,7 @@ fn make_shared(
             kind,
             class: config.retention,
             header_len,
-            bytes,
+            bytes: Bytes::from(bytes),
             body_hash,
         })
     };
