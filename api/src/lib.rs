@@ -30,6 +30,7 @@ mod openapi;
 mod outgoing;
 mod page;
 mod problem;
+mod query_address;
 mod random;
 mod route;
 mod router;

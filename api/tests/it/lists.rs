@@ -103,8 +103,8 @@ async fn emails_are_found_by_each_parameter() {
     let key = &platform.live_key;
     let one = platform.accepted(key, &email()).await;
     let mut body = email();
-    body["to"] = json!(["Bo <bo@example.org>"]);
-    body["from"] = json!("news@acme.test");
+    body["to"] = json!(["Bo <bo+1@example.org>"]);
+    body["from"] = json!("news+b@acme.test");
     body["stream"] = json!("news");
     body["tags"] = json!(["a b&c"]);
     let two = platform.accepted(key, &body).await;
@@ -124,7 +124,12 @@ async fn emails_are_found_by_each_parameter() {
     };
     check("recipient=ANA@example.com", &[one.id()]).await;
     check("recipient_domain=Example.ORG", &[two.id()]).await;
-    check("from=news@acme.test", &[two.id()]).await;
+    // Written as it is, encoded, and as a form writes a space.
+    for plus in ["+", "%2B", "%20"] {
+        check(&format!("recipient=bo{plus}1@example.org"), &[two.id()]).await;
+        check(&format!("from=news{plus}b@acme.test"), &[two.id()]).await;
+    }
+    check("recipient=%22bo+1%22@example.org", &[]).await;
     check("from=acme.test", &newest_first).await;
     check("from=elsewhere.test", &[]).await;
     check("tag=a%20b%26c", &[two.id()]).await;
