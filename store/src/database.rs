@@ -62,7 +62,7 @@ pub struct Store {
     pub(crate) queue: Connections,
     /// Renewals wait for nobody.
     pub(crate) lease: Connections,
-    /// People who look for mail.
+    /// People who look for mail, and the reader of the log that makes it possible.
     pub(crate) search: Connections,
     /// Clients who command queued mail; its owner does so through `queue`.
     pub(crate) command: Connections,

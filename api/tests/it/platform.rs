@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{ApiConfig, ApiMetrics, AppState, Callers};
+use api::{ApiConfig, ApiMetrics, AppParts, AppState, Callers};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
@@ -98,7 +98,7 @@ impl Platform {
         };
         change(&mut config);
         let registry = Arc::new(Metrics::new());
-        let state = AppState {
+        let state = AppState::from(AppParts {
             store: store.clone(),
             acceptor,
             sealer: Arc::new(Sealer::new(SealKey::new(1, [9; 32]), Vec::new())),
@@ -109,7 +109,7 @@ impl Platform {
             config: Arc::new(config),
             metrics: ApiMetrics::register(&registry).unwrap(),
             registry,
-        };
+        });
         let account = new_account(&state, "acme.test").await;
         let live_key = new_key(&state, &account, api::keys::KeyMode::Live, ALL_SCOPES).await;
         let test_key = new_key(&state, &account, api::keys::KeyMode::Test, ALL_SCOPES).await;
@@ -127,7 +127,10 @@ impl Platform {
 
     /// From now on records of domains are looked up there.
     pub(crate) fn ask_dns(&mut self, resolver: Resolver) {
-        self.state.resolver = resolver;
+        self.state = AppState::from(AppParts {
+            resolver,
+            ..AppParts::clone(&self.state)
+        });
         self.router = api::router(self.state.clone());
     }
 

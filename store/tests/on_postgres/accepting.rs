@@ -29,7 +29,7 @@ impl QueueHints for Notes {
         }
     }
 
-    fn accepted(&self, rows: Vec<QueueRow>) {
+    fn accepted(&self, rows: Vec<QueueRow>, _messages: Vec<Arc<StoredMessage>>) {
         self.rows.lock().unwrap().extend(rows);
     }
 }
@@ -237,7 +237,7 @@ async fn a_big_body_takes_a_connection_of_its_own_and_comes_back_whole() {
     let mut message = world.message();
     let bytes: Vec<u8> = (0..600_000).map(|_| rand::random()).collect();
     message.content = Arc::new(NewContent {
-        bytes,
+        bytes: bytes.into(),
         ..(*message.content).clone()
     });
     let accepted = world

@@ -19,6 +19,7 @@ mod operator;
 mod ownership;
 mod partitions;
 mod rate_limit;
+mod search_spans;
 mod searching;
 mod settling;
 mod sharing;
