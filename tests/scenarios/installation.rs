@@ -202,6 +202,7 @@ fn the_configuration_of_the_containers_is_right_and_all_its_mistakes_are_told_at
     let told = installation.refused(&["serve", "--check-config"]);
     for key in [
         "return_path.domain is not set",
+    installation.set("POSTRIDER_DATABASE__MAX_CONNECTIONS", "25");
         "node.group \"elsewhere\" does not exist",
         "log.filter ",
         "mta.lease_ttl_secs ",
@@ -213,6 +214,7 @@ fn the_configuration_of_the_containers_is_right_and_all_its_mistakes_are_told_at
     }
 }
 
+        "database.max_connections is 25: write 26 or more",
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documented_commands_lead_from_nothing_to_the_first_mail() {
     let _turn = take_turn();

@@ -9,7 +9,7 @@ mod settings;
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use mail::ids::{PoolId, uuid_v7};
 use service::clock::Clock;
 use service::config::{Config, ConfigError, Problem};
@@ -25,6 +25,8 @@ pub(crate) use settings::Surroundings;
 /// The general pool never has fewer.
 const GENERAL_CONNECTIONS_MIN: u32 = 4;
 /// Partitions are there from yesterday, for what is written after midnight, to a week ahead.
+/// A process that serves has a use for so many; `deploy/config/default.toml` says so too.
+const CONNECTIONS_MIN: u32 = FIXED_CONNECTIONS + GENERAL_CONNECTIONS_MIN;
 const PARTITION_DAYS: std::ops::RangeInclusive<i64> = -1..=7;
 /// Content is filed under the day it is due, at most 30 days ahead.
 const CONTENT_DAYS: std::ops::RangeInclusive<i64> = 8..=31;
@@ -54,6 +56,7 @@ pub(crate) fn problems(config: &Config, roles: Roles, around: &Surroundings) -> 
         .into_iter()
         .collect();
     if roles.mta {
+    found.extend(connections_problem(config).map(|error| ("database.max_connections", error)));
         found.extend(settings::mta_problems(config, around));
     }
     found
@@ -69,6 +72,20 @@ pub(crate) fn problems(config: &Config, roles: Roles, around: &Surroundings) -> 
 }
 
 /// What all roles of a process share.
+/// Fewer connections than a process works with are refused, not raised: whoever counts what their
+/// PostgreSQL has to give must be able to believe the number.
+fn connections_problem(config: &Config) -> Option<anyhow::Error> {
+    let given = config.database.max_connections.get();
+    (given < CONNECTIONS_MIN).then(|| {
+        anyhow!(
+            "is {given}: write {CONNECTIONS_MIN} or more. A process keeps {FIXED_CONNECTIONS} apart \
+             for the queue, leases, accepting, searches, commands and content, so that none waits for \
+             another, and needs {GENERAL_CONNECTIONS_MIN} for the rest. Where PostgreSQL has no room \
+             for that, raise its max_connections or run fewer processes"
+        )
+    })
+}
+
 pub(crate) struct Foundation {
     pub(crate) store: Store,
     pub(crate) sealer: Arc<Sealer>,
