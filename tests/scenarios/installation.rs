@@ -249,11 +249,28 @@ async fn the_documented_commands_lead_from_nothing_to_the_first_mail() {
         "{told}"
     );
     fs::write(&secret, &password).unwrap();
+    let file = secret.display().to_string();
+    assert!(
+        told.contains("does not take the password") && told.contains(&file),
+        "{told}"
+    );
 
     for command in compose_commands("migrate") {
         installation.run(&words(&command));
     }
     let key = set_up_an_account(&installation);
+    let elsewhere = url.replace("/scenario", "/nowhere");
+    installation.set("POSTRIDER_DATABASE__URL", elsewhere);
+    let told = installation.refused(&["migrate"]);
+    assert!(told.contains("no database of that name"), "{told}");
+    // PostgreSQL's own source is nobody's concern.
+    assert!(
+        told.contains("3D000") && !told.contains(" at line "),
+        "{told}"
+    );
+    installation.set("POSTRIDER_DATABASE__URL", &url);
+    let told = installation.refused(&words(&compose_commands("serve")[0]));
+    assert!(told.contains("run `postrider migrate`"), "{told}");
     let servers: Vec<Server> = compose_commands("serve")
         .iter()
         .map(|command| installation.serve(&words(command), place::free_address()))

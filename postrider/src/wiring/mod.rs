@@ -4,6 +4,7 @@
 mod hints;
 mod listeners;
 mod platform;
+mod reach;
 pub(crate) mod secrets;
 mod settings;
 
@@ -124,23 +125,36 @@ impl Foundation {
     /// Opens the connections of a process, which the server shows as `postrider NAME`.
     ///
     /// # Errors
-    /// Nobody answers at the URL.
+    /// Nobody answers at the URL, or nobody is let in; the error says what to do.
     pub(crate) async fn connect_store(config: &Config, name: &str) -> anyhow::Result<Store> {
-        let url = &config.database.url;
-        let mut options = StoreOptions::new(url.with_password());
-        options.max_connections = config
-            .database
-            .max_connections
-            .get()
+        let mut options = StoreOptions::new(config.database.url.with_password());
+        let connections = config.database.max_connections.get();
+        // Commands that run once use one or two, whatever is written.
+        options.max_connections = connections
             .saturating_sub(FIXED_CONNECTIONS)
             .max(GENERAL_CONNECTIONS_MIN);
         options.application_name = format!("postrider {name}");
-        Store::connect(options).await.with_context(|| {
-            format!(
-                "could not reach PostgreSQL at {url}: is it running, and is [database] url right?"
-            )
+        Store::connect(options).await.map_err(|error| {
+            let told = reach::explain(&error, &config.database);
+            anyhow::Error::new(error).context(told)
         })
     }
+}
+
+/// Brings the database to the schema of this version; names what was applied.
+///
+/// # Errors
+/// Nobody answers or is let in, which the error explains; a migration failed.
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Vec<String>> {
+    let database = &config.database;
+    let migrated = Store::migrate(database.url.with_password()).await;
+    migrated.map_err(|error| {
+        let told = match error.login_fault() {
+            Some(_) => reach::explain(&error, database),
+            None => format!("could not migrate {}", database.url),
+        };
+        anyhow::Error::new(error).context(told)
+    })
 }
 
 /// What has to be in the database before mail is accepted: partitions of these days (a day that
