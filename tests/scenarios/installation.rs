@@ -301,11 +301,40 @@ fn set_up_an_account(installation: &Installation) -> String {
     let account = installation.admin(&["account", "create", "acme"]);
     let id = account["id"].as_str().unwrap();
     let domain = installation.admin(&["domain", "create", "mail.acme.test", "--account", id]);
-    let record = &domain["dns_records"][0];
-    assert_eq!(record["name"], "pr1._domainkey.mail.acme.test");
+    let records = domain["dns_records"].as_array().unwrap();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let word = |field: &str| record[field].as_str().unwrap_or("-").to_owned();
+            (word("purpose"), word("type"), record["required"] == true)
+        })
+        .collect();
+    let expected = [
+        ("dkim", "TXT", true),
+        ("return_path", "CNAME", false),
+        ("spf", "TXT", false),
+        ("dmarc", "TXT", false),
+    ];
+    let expected =
+        expected.map(|(purpose, kind, required)| (purpose.into(), kind.into(), required));
+    assert_eq!(told, expected, "{domain}");
+    assert_eq!(records[0]["name"], "pr1._domainkey.mail.acme.test");
     assert!(
-        record["value"].as_str().unwrap().starts_with("v=DKIM1"),
-        "{record}"
+        records[0]["value"].as_str().unwrap().starts_with("v=DKIM1"),
+        "{domain}"
+    );
+    // Not again, and readable for people.
+    let shown = installation.run(&[
+        "admin",
+        "domain",
+        "create",
+        "mail.acme.test",
+        "--account",
+        id,
+    ]);
+    assert!(
+        shown.contains("PURPOSE") && shown.contains("bounces.example.com"),
+        "{shown}"
     );
     let made = installation.admin(&["key", "create", "--account", "acme"]);
     let narrow = [

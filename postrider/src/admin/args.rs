@@ -106,7 +106,9 @@ pub(super) enum DomainCommand {
     /// Give an account a domain to send from, on the operator's word, and print its DNS records.
     ///
     /// The domain counts as verified at once: nobody is asked to prove anything. Publish the
-    /// records before mail is sent, or receivers will not believe the signatures. Customers who
+    /// records before mail is sent: without the required one receivers will not believe the
+    /// signatures, the others are recommended. They are those of POST /v1/domains; the one for the
+    /// return path is there when [return_path] domain is configured. Customers who
     /// prove their domains themselves use POST /v1/domains.
     #[command(
         after_help = "Example: postrider admin domain create mail.acme.example --account acme"

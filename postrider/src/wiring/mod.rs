@@ -21,7 +21,7 @@ use time::Duration;
 
 pub(crate) use listeners::{BusyPort, Listeners};
 pub(crate) use platform::{Platform, Roles};
-pub(crate) use settings::Surroundings;
+pub(crate) use settings::{Surroundings, return_path_domain};
 
 /// The general pool never has fewer.
 const GENERAL_CONNECTIONS_MIN: u32 = 4;
