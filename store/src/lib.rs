@@ -80,7 +80,7 @@ pub use event::{NewEvent, StoredEvent};
 pub use hand_in::HandIn;
 pub use hints::{NoHints, QueueHints, RedisHints};
 pub use intent::OpenIntent;
-pub use key::ApiKey;
+pub use key::{ApiKey, PresentedKey};
 pub use key_admin::{KeySummary, KeysOf, NewApiKey};
 pub use lease::{DispatcherLease, LeaseRow, Renewed, SearchLease};
 pub use message::{MessageView, SentMessage};
@@ -88,7 +88,7 @@ pub use numbers::{
     AccountNo, DomainNo, EndpointNo, Epoch, EventFlags, MessageFlags, PoolNo, QueueFlags,
     RecipientDomainNo, ShardNo, StreamNo, micros,
 };
-pub use operator::{AccountRecord, KeyRecord, KeysToEnd, SourceRecord};
+pub use operator::{AccountRecord, KeyRecord, SourceRecord};
 pub use pool::{Pool, PoolKind};
 pub use queue::{Cursor, DeliveryKey, Fence, QueueDepth, QueueRow, RowRef};
 pub use rate_limit::{BucketName, RateLimitStore, SharedBucket, Taken};

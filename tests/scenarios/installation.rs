@@ -8,15 +8,20 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
+use service::clock::Clock;
 use service::redis_server::RedisServer;
 use sqlx::AssertSqlSafe;
 use tests::api::{Api, message};
 use tests::cluster::Cluster;
 use tests::sink::Sink;
 use tests::{PATIENCE, place, program, take_turn, until};
+use time::format_description::well_known::Rfc3339;
 
+/// Longer than a command takes, and than a key is remembered.
+const LATER: Duration = Duration::from_secs(12);
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// What Compose makes of its file, as far as the program sees it.
@@ -197,24 +202,24 @@ fn the_configuration_of_the_containers_is_right_and_all_its_mistakes_are_told_at
     installation.set("POSTRIDER_LOG__FILTER", "mta=chatty");
     installation.set("POSTRIDER_MTA__LEASE_TTL_SECS", "soon");
     installation.set("POSTRIDER_MTA__MAX_CONNECTION", "5");
+    installation.set("POSTRIDER_DATABASE__MAX_CONNECTIONS", "25");
     fs::remove_file(installation.dir.path().join("secrets/master.key")).unwrap();
     fs::remove_file(installation.dir.path().join("secrets/postgres_password")).unwrap();
     let told = installation.refused(&["serve", "--check-config"]);
     for key in [
         "return_path.domain is not set",
-    installation.set("POSTRIDER_DATABASE__MAX_CONNECTIONS", "25");
         "node.group \"elsewhere\" does not exist",
         "log.filter ",
         "mta.lease_ttl_secs ",
         "mta.max_connection ",
         "secrets.master_key_file ",
         "database.password_file ",
+        "database.max_connections is 25: write 26 or more",
     ] {
         assert_eq!(told.matches(key).count(), 1, "{key}: {told}");
     }
 }
 
-        "database.max_connections is 25: write 26 or more",
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documented_commands_lead_from_nothing_to_the_first_mail() {
     let _turn = take_turn();
@@ -244,21 +249,16 @@ async fn the_documented_commands_lead_from_nothing_to_the_first_mail() {
     fs::write(&secret, "not-the-password\n").unwrap();
     let told = installation.refused(&["migrate"]);
     assert!(told.contains("postrider:***@"), "{told}");
-    assert!(
-        !told.contains("not-the-password") && !told.contains(&password),
-        "{told}"
-    );
-    fs::write(&secret, &password).unwrap();
     let file = secret.display().to_string();
     assert!(
         told.contains("does not take the password") && told.contains(&file),
         "{told}"
     );
-
-    for command in compose_commands("migrate") {
-        installation.run(&words(&command));
-    }
-    let key = set_up_an_account(&installation);
+    assert!(
+        !told.contains("not-the-password") && !told.contains(&password),
+        "{told}"
+    );
+    fs::write(&secret, &password).unwrap();
     let elsewhere = url.replace("/scenario", "/nowhere");
     installation.set("POSTRIDER_DATABASE__URL", elsewhere);
     let told = installation.refused(&["migrate"]);
@@ -271,6 +271,11 @@ async fn the_documented_commands_lead_from_nothing_to_the_first_mail() {
     installation.set("POSTRIDER_DATABASE__URL", &url);
     let told = installation.refused(&words(&compose_commands("serve")[0]));
     assert!(told.contains("run `postrider migrate`"), "{told}");
+
+    for command in compose_commands("migrate") {
+        installation.run(&words(&command));
+    }
+    let key = set_up_an_account(&installation);
     let servers: Vec<Server> = compose_commands("serve")
         .iter()
         .map(|command| installation.serve(&words(command), place::free_address()))
@@ -287,13 +292,31 @@ async fn the_documented_commands_lead_from_nothing_to_the_first_mail() {
     let sources = installation.admin(&["source", "list"]);
     assert_eq!(sources[0]["ehlo"], "mta-1.example.com", "{sources}");
 
-    // Shut out within seconds, for the running processes too.
+    // Shut out within seconds, for the running processes too; mail accepted before is delivered.
+    let mut later = message("mail.acme.test", "bo@customer.test");
+    let at = Clock::system().now() + LATER;
+    later["send_at"] = at.format(&Rfc3339).unwrap().into();
+    let waiting = customer.send(&later).await;
     let disabled = installation.admin(&["account", "disable", "acme"]);
-    assert_eq!(disabled["revoked_keys"], 2, "{disabled}");
+    assert!(disabled["disabled_at"].is_string(), "{disabled}");
+    let listed = installation.admin(&["account", "list"]);
+    assert_eq!(listed[0]["disabled_at"], disabled["disabled_at"]);
     until("the key is refused", PATIENCE, || async {
-        (customer.get("/v1/emails").await.status == 401).then_some(())
+        let answer = customer.get("/v1/emails").await;
+        (answer.status == 403 && answer.json()["code"] == "account_disabled").then_some(())
     })
     .await;
+    until("what waited arrives", PATIENCE, || async {
+        (sink.receipts().len() == 2).then_some(())
+    })
+    .await;
+    let enabled = installation.admin(&["account", "enable", "acme"]);
+    assert!(enabled["disabled_at"].is_null(), "{enabled}");
+    until("the key is good again", PATIENCE, || async {
+        (customer.get("/v1/emails").await.status == 200).then_some(())
+    })
+    .await;
+    customer.becomes(&waiting, "delivered").await;
 }
 
 /// The three commands of the manual, and what the others say about their work.

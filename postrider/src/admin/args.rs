@@ -50,13 +50,21 @@ pub(super) enum AccountCommand {
     },
     /// Show all accounts, with the number of their live keys and verified domains.
     List,
-    /// Shut an account out: revoke all its keys.
+    /// Shut an account out: all its keys are refused, until it is enabled.
     ///
-    /// Running processes notice within 5 seconds. Mail that was accepted before is still
-    /// delivered, and webhooks are still called. A new key lets the account in again; the old
-    /// keys stay revoked.
+    /// Running processes notice within 5 seconds and answer 403 account_disabled, to keys made
+    /// meanwhile as well. Mail that was accepted before is still delivered, scheduled mail too,
+    /// and webhooks are still called.
     #[command(after_help = "Example: postrider admin account disable acme")]
     Disable {
+        /// Name or id (acc_...)
+        account: String,
+    },
+    /// Let an account in again that was disabled, with the keys it has.
+    ///
+    /// Running processes notice within 5 seconds. Keys that were revoked stay revoked.
+    #[command(after_help = "Example: postrider admin account enable acme")]
+    Enable {
         /// Name or id (acc_...)
         account: String,
     },

@@ -25,9 +25,9 @@ pub(crate) use settings::{Surroundings, return_path_domain};
 
 /// The general pool never has fewer.
 const GENERAL_CONNECTIONS_MIN: u32 = 4;
-/// Partitions are there from yesterday, for what is written after midnight, to a week ahead.
 /// A process that serves has a use for so many; `deploy/config/default.toml` says so too.
 const CONNECTIONS_MIN: u32 = FIXED_CONNECTIONS + GENERAL_CONNECTIONS_MIN;
+/// Partitions are there from yesterday, for what is written after midnight, to a week ahead.
 const PARTITION_DAYS: std::ops::RangeInclusive<i64> = -1..=7;
 /// Content is filed under the day it is due, at most 30 days ahead.
 const CONTENT_DAYS: std::ops::RangeInclusive<i64> = 8..=31;
@@ -56,8 +56,8 @@ pub(crate) fn problems(config: &Config, roles: Roles, around: &Surroundings) -> 
         .map(|error| ("secrets.master_key_file", error))
         .into_iter()
         .collect();
-    if roles.mta {
     found.extend(connections_problem(config).map(|error| ("database.max_connections", error)));
+    if roles.mta {
         found.extend(settings::mta_problems(config, around));
     }
     found
@@ -72,7 +72,6 @@ pub(crate) fn problems(config: &Config, roles: Roles, around: &Surroundings) -> 
         .collect()
 }
 
-/// What all roles of a process share.
 /// Fewer connections than a process works with are refused, not raised: whoever counts what their
 /// PostgreSQL has to give must be able to believe the number.
 fn connections_problem(config: &Config) -> Option<anyhow::Error> {
@@ -87,6 +86,7 @@ fn connections_problem(config: &Config) -> Option<anyhow::Error> {
     })
 }
 
+/// What all roles of a process share.
 pub(crate) struct Foundation {
     pub(crate) store: Store,
     pub(crate) sealer: Arc<Sealer>,
@@ -163,6 +163,14 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Vec<String>> {
 /// # Errors
 /// The schema is not there or older than this version, or the database fails.
 pub(crate) async fn prepare_database(store: &Store, clock: &Clock) -> anyhow::Result<()> {
+    let missing = store.missing_migrations().await?;
+    if !missing.is_empty() {
+        bail!(
+            "the database lacks what this version needs ({}): run `postrider migrate` with the same \
+             configuration",
+            missing.join(", ")
+        );
+    }
     let today = clock.now().date();
     let days = PARTITION_DAYS.filter_map(|days| today.checked_add(Duration::days(days)));
     let content_days = CONTENT_DAYS.filter_map(|days| today.checked_add(Duration::days(days)));
@@ -179,10 +187,7 @@ pub(crate) async fn prepare_database(store: &Store, clock: &Clock) -> anyhow::Re
             Err(error) => Err(error),
         }
     };
-    pool.await.context(
-        "could not prepare the database: if its schema is missing or older than this version, \
-         run `postrider migrate` with the same configuration",
-    )
+    pool.await.context("could not prepare the database")
 }
 
 /// A day that is in a DEFAULT partition stays there and works: no reason to accept no mail.
