@@ -22,6 +22,7 @@ mod dkim_public;
 pub mod domain_check;
 pub mod domain_registration;
 mod domain_removal;
+mod driver_error;
 pub mod error;
 pub mod event;
 pub mod hand_in;
@@ -78,12 +79,13 @@ pub use content::StoredMessage;
 pub use database::{FIXED_CONNECTIONS, Store, StoreOptions};
 pub use domain_check::{CheckedDomain, Written};
 pub use domain_registration::{DomainKey, NewDomain, RegisteredDomain};
+pub use driver_error::{DriverError, LoginFault};
 pub use error::StoreError;
 pub use event::{NewEvent, StoredEvent};
 pub use hand_in::HandIn;
 pub use hints::{NoHints, QueueHints, RedisHints};
 pub use intent::OpenIntent;
-pub use key::ApiKey;
+pub use key::{ApiKey, PresentedKey};
 pub use key_admin::{KeySummary, KeysOf, NewApiKey};
 pub use lease::{DispatcherLease, LeaseRow, Renewed, SearchLease};
 pub use message::{MessageView, SentMessage};
@@ -91,7 +93,7 @@ pub use numbers::{
     AccountNo, DomainNo, EndpointNo, Epoch, EventFlags, MessageFlags, PoolNo, QueueFlags,
     RecipientDomainNo, ShardNo, StreamNo, micros,
 };
-pub use operator::{AccountRecord, KeyRecord, KeysToEnd, SourceRecord};
+pub use operator::{AccountRecord, KeyRecord, SourceRecord};
 pub use pace::BatchPace;
 pub use pool::{Pool, PoolKind};
 pub use queue::{Cursor, DeliveryKey, Fence, QueueDepth, QueueRow, RowRef};
