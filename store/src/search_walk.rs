@@ -49,7 +49,10 @@ mod tests {
     #[test]
     fn all_walks_look_for_the_same() {
         let looked_for = |walk: Walk| {
-            let (_, text) = walk.statement().split_once("(s.account = $1::int4").unwrap();
+            let (_, text) = walk
+                .statement()
+                .split_once("(s.account = $1::int4")
+                .unwrap();
             text.split_once("AS fits").unwrap().0
         };
         for walk in [Walk::Recipient, Walk::Test, Walk::Status, Walk::Span(1)] {

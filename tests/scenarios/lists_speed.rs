@@ -232,7 +232,7 @@ async fn measure(api: &Api, messages: i64, when: &str) {
     }
 }
 
-/// By all connections to this database, idle ones included, and on its log.
+/// By all connections of the platform, idle ones included, and on the database's log.
 struct Spent {
     cpu_ns: HashMap<i32, i64>,
     wal: i64,
@@ -242,7 +242,7 @@ impl Spent {
     async fn until_now(pool: &PgPool) -> Self {
         let rows: Vec<(i32, i64)> = sqlx::query_as(
             "SELECT pid, (pg_current_wal_insert_lsn() - '0/0')::int8 FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+             WHERE datname = current_database() AND application_name LIKE 'postrider%'",
         )
         .fetch_all(pool)
         .await

@@ -112,9 +112,14 @@ fn fits(row: &SearchRow, filter: &EmailFilter, account: AccountNo) -> bool {
     let (_, domain) = row.recipient.split_once('@').unwrap();
     row.delivery.account == account
         && filter.tag.as_ref().is_none_or(|tag| row.tags.contains(tag))
-        && filter.recipient_domain.as_ref().is_none_or(|name| is(domain, name))
+        && filter
+            .recipient_domain
+            .as_ref()
+            .is_none_or(|name| is(domain, name))
         && filter.stream.is_none_or(|stream| row.stream == stream)
-        && filter.status.is_none_or(|status| row.delivery.status == status)
+        && filter
+            .status
+            .is_none_or(|status| row.delivery.status == status)
         && (row.test || !filter.test_only)
         && filter.from.as_ref().is_none_or(|from| match from {
             SenderFilter::Address(address) => address.to_string().eq_ignore_ascii_case(sender),
@@ -370,7 +375,8 @@ async fn an_index_of_the_version_before_is_made_again() {
     let day = (NOW + Duration::days(3)).date();
     let made = world.store.make_partitions(std::iter::once(day)).await;
     made.unwrap();
-    let tagged = sqlx::query("INSERT INTO email_tag VALUES (1, gen_random_uuid()) ON CONFLICT DO NOTHING");
+    let tagged =
+        sqlx::query("INSERT INTO email_tag VALUES (1, gen_random_uuid()) ON CONFLICT DO NOTHING");
     assert!(tagged.execute(&mut connection).await.is_err());
     let tags = "SELECT count(*) FROM email_tag";
     assert_eq!(world.count(tags).await, 0);
