@@ -30,19 +30,24 @@ FROM (
   FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
   WHERE i.inhparent = 'email_search'::regclass AND c.relname ~ '^email_search_\d{8}$') d;
 
--- The reader begins at the beginning, whoever it is; what another is writing now is refused.
-UPDATE search_lease
-SET owner = NULL, expires_at = '-infinity', epoch = epoch + 1, cursor_xid = '0',
-    cursor_id = '00000000-0000-0000-0000-000000000000';
-
--- The version before runs while processes are replaced. It finds no mail by tag meanwhile; and as it cannot write
--- to a view like this, it leaves the index to the new version. A later migration drops it.
-DROP TABLE email_tag;
-CREATE VIEW email_tag AS SELECT key AS tag, last_id AS message_id FROM email_span WHERE key <> key GROUP BY 1, 2;
+-- Who reads the log for the index, and how far: begins at the beginning. A table of its own, because the version
+-- before runs while processes are replaced and would write rows without spans: it finds no lease to take, and leaves
+-- the index to the new version. It finds no mail by tag meanwhile. A later migration drops search_lease and email_tag.
+CREATE TABLE search_reader (
+  number int2 PRIMARY KEY CHECK (number = 0),
+  owner uuid,
+  epoch int8 NOT NULL DEFAULT 0,
+  expires_at timestamptz NOT NULL DEFAULT '-infinity',
+  cursor_xid xid8 NOT NULL DEFAULT '0',
+  cursor_id uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'
+) WITH (fillfactor = 50);
+INSERT INTO search_reader (number) VALUES (0);
+DELETE FROM search_lease;
+TRUNCATE email_tag;
 
 CREATE OR REPLACE FUNCTION drop_search_partition(partition text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  IF partition !~ '^email_(search|span)_\d{8}$' THEN
+  IF partition !~ '^email_(search|span|tag)_\d{8}$' THEN
     RAISE EXCEPTION '% is no day of the search index', partition;
   END IF;
   EXECUTE format('DROP TABLE IF EXISTS %I', partition);

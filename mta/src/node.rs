@@ -1,9 +1,10 @@
 //! Everything the parts of one MTA node share.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use mail::ids::NodeId;
+use mail::ids::{MessageId, NodeId};
 use mail::retry::StreamClass;
 use rustls::ClientConfig;
 use service::clock::Clock;
@@ -218,7 +219,11 @@ impl store::QueueHints for MtaHints {
         if full || mine.is_empty() {
             return;
         }
-        self.node.contents.keep(messages);
+        let due: HashSet<MessageId> = mine.iter().map(|row| row.key.message).collect();
+        let messages = messages
+            .into_iter()
+            .filter(|message| due.contains(&message.id));
+        self.node.contents.keep(messages.collect());
         // Full or gone: the reader finds them by itself.
         if self.handoff.try_send(mine).is_err() {
             self.node.reader.wake();

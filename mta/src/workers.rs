@@ -200,6 +200,7 @@ async fn housekeeping(node: Arc<Node>) {
             node.gate.reopen(Door::Shut);
         }
         show(&node);
+        node.contents.sweep();
         if round.is_multiple_of(STAFF_EVERY) && !node.shutdown.is_requested() {
             for path in node.paths.abandoned(node.clock.now()) {
                 session::spawn(&node, path);

@@ -7,7 +7,7 @@
 -- commas, NULL for none; $19..$21 spans, $22..$26 changes of deliveries that are there, or they are left out.
 -- Each delivery once. The changes read the row they write, so that no plan can do it but by its key.
 WITH moved AS MATERIALIZED (
-  UPDATE search_lease SET cursor_xid = $5::text::xid8, cursor_id = $6::uuid
+  UPDATE search_reader SET cursor_xid = $5::text::xid8, cursor_id = $6::uuid
   WHERE number = 0 AND owner = $1::uuid AND epoch = $2::int8 AND cursor_xid = $3::text::xid8 AND cursor_id = $4::uuid
   RETURNING number),
 added AS (

@@ -5,7 +5,7 @@
 open p
 batch=200
 wide="'$TODAY 00:00:00+00'"
-q "TRUNCATE queue, message, content, event, attempt_intent, suppression, email_search, email_span, queue_command; UPDATE search_lease SET owner = '$A', epoch = 0; UPDATE shard_lease SET owner = NULL, expires_at = '-infinity'" >/dev/null
+q "TRUNCATE queue, message, content, event, attempt_intent, suppression, email_search, email_span, queue_command; UPDATE search_reader SET owner = '$A', epoch = 0; UPDATE shard_lease SET owner = NULL, expires_at = '-infinity'" >/dev/null
 ask p "$(take $A '0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15')" >/dev/null
 
 arguments() { # psql variables for $batch deliveries of several shards, as the store would bind them

@@ -29,7 +29,7 @@ async fn lists_and_searches_answer_at_once() {
     );
     let (begun, before) = (Instant::now(), Spent::until_now(&platform.pool).await);
     until("the index is made", Duration::from_secs(3_000), || async {
-        let done = "SELECT cursor_xid > $1::xid8 FROM search_lease";
+        let done = "SELECT cursor_xid > $1::xid8 FROM search_reader";
         let done = sqlx::query_scalar(done).bind(&xid);
         let done: bool = done.fetch_one(&platform.pool).await.unwrap();
         done.then_some(())

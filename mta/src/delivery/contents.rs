@@ -2,12 +2,12 @@
 //! is still here; the rest is fetched, many in one statement: whoever asks while a statement runs is in
 //! the next one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use mail::ids::MessageId;
-use store::{StoreError, StoredMessage};
+use store::{AccountNo, StoreError, StoredMessage};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use super::fill_in::fill_in;
@@ -44,6 +44,18 @@ impl Contents {
     /// Keeps messages that were just accepted for those who will ask for them, within bounds.
     pub(crate) fn keep(&self, messages: Vec<Arc<StoredMessage>>) {
         lock(&self.fresh).keep(messages, Instant::now());
+    }
+
+    /// Forgets what belongs to these accounts, so that the suppression list is asked about it.
+    pub(crate) fn forget_of(&self, accounts: &HashSet<AccountNo>) {
+        if !accounts.is_empty() {
+            lock(&self.fresh).forget_of(accounts);
+        }
+    }
+
+    /// Lets go what nobody came for in time.
+    pub(crate) fn sweep(&self) {
+        lock(&self.fresh).forget_old(Instant::now());
     }
 
     /// The message, or `None` if there is no such message or no content any more.

@@ -1,14 +1,14 @@
 //! Messages that this process accepted a moment ago, so that sending them at once needs no look into
 //! the database. Bounded in octets and in time: the suppression list was asked when they were
-//! accepted, and is asked again whenever content is fetched, so what is older than
-//! [`FRESH_FOR`] has to be fetched.
+//! accepted, and is asked again whenever content is fetched, so what is older than [`FRESH_FOR`], or
+//! of an account of which this node has just learnt that an address is dead, has to be fetched.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mail::ids::MessageId;
-use store::StoredMessage;
+use store::{AccountNo, StoredMessage};
 
 /// How long the answer of the suppression list is good.
 const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -60,13 +60,23 @@ impl Fresh {
         self.remove(id)
     }
 
+    /// Forgets what belongs to these accounts: the suppression list says something else now.
+    pub(super) fn forget_of(&mut self, accounts: &HashSet<AccountNo>) {
+        let of_them = |entry: &Entry| accounts.contains(&entry.message.account);
+        let gone = self.messages.iter().filter(|(_, entry)| of_them(entry));
+        let gone: Vec<MessageId> = gone.map(|(id, _)| *id).collect();
+        for id in gone {
+            self.remove(id);
+        }
+    }
+
     fn remove(&mut self, id: MessageId) -> Option<Arc<StoredMessage>> {
         let Entry { message, .. } = self.messages.remove(&id)?;
         self.octets -= octets(&message);
         Some(message)
     }
 
-    fn forget_old(&mut self, now: Instant) {
+    pub(super) fn forget_old(&mut self, now: Instant) {
         while let Some((kept_at, id)) = self.order.front().copied()
             && now.duration_since(kept_at) >= FRESH_FOR
         {
@@ -77,13 +87,14 @@ impl Fresh {
 }
 
 fn octets(message: &StoredMessage) -> usize {
-    message.bytes.len() + message.header.len() + ENTRY_OCTETS
+    let recipients: usize = message.recipients.iter().map(String::len).sum();
+    message.bytes.len() + message.header.len() + recipients + ENTRY_OCTETS
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use store::{AccountNo, ContentKind, DomainNo, MessageFlags, StreamNo};
+    use store::{ContentKind, DomainNo, MessageFlags, StreamNo};
 
     use super::*;
 
@@ -126,6 +137,21 @@ mod tests {
         fresh.keep(vec![sent.clone()], now);
         assert!(fresh.take(sent.id, now + FRESH_FOR).is_none());
         assert_eq!((fresh.octets, fresh.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_dead_address_makes_its_account_ask_again() {
+        let (mut fresh, now) = (Fresh::default(), Instant::now());
+        let (sent, other) = (message(1, 1, 10), message(2, 1, 10));
+        let other = Arc::new(StoredMessage {
+            account: AccountNo(2),
+            ..(*other).clone()
+        });
+        fresh.keep(vec![sent.clone(), other.clone()], now);
+        fresh.forget_of(&HashSet::from([AccountNo(1)]));
+        assert!(fresh.take(sent.id, now).is_none());
+        assert!(fresh.take(other.id, now).is_some());
+        assert_eq!(fresh.octets, 0);
     }
 
     #[test]

@@ -224,6 +224,19 @@ async fn settle(node: &Node, fence: &Fence, part: &[Unsettled]) -> Result<Vec<bo
 
 /// What follows from the answer: settled, settled earlier, or not ours to settle.
 async fn conclude(node: &Node, part: Vec<Unsettled>, settled: &[bool], fence: &Fence) {
+    let proves_dead = |outcome: &&Unsettled| {
+        outcome
+            .settlement
+            .event
+            .flags
+            .contains(EventFlags::DEAD_RECIPIENT)
+    };
+    let accounts = part.iter().filter(proves_dead);
+    node.contents.forget_of(
+        &accounts
+            .map(|outcome| outcome.settlement.row.account)
+            .collect(),
+    );
     let mut unsettled = Vec::new();
     for (outcome, settled) in part.into_iter().zip(settled) {
         if *settled {

@@ -63,11 +63,13 @@ impl Inbox {
     /// All that waits, within the bounds of a batch, at least one request; none at the end.
     async fn next_batch(&self) -> Option<Vec<Job>> {
         let mut waiting = self.queue.lock().await;
-        let first = match waiting.held.take() {
-            Some(job) => job,
-            None => self.next_job(&mut waiting.receiver).await?,
+        // What did not fit into the batch before has waited long enough.
+        let (first, was_full) = match waiting.held.take() {
+            Some(job) => (job, true),
+            None => (self.next_job(&mut waiting.receiver).await?, false),
         };
-        self.pace.begin(waiting.receiver.len() >= BATCH_FULL).await;
+        let is_full = was_full || waiting.receiver.len() >= BATCH_FULL;
+        self.pace.begin(is_full).await;
         let (mut deliveries, mut octets) = (first.deliveries(), first.octets);
         let mut batch = vec![first];
         while let Ok(job) = waiting.receiver.try_recv() {

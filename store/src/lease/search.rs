@@ -12,7 +12,7 @@ use crate::webhook_log::LogCursor;
 
 /// `$1` owner, `$2` seconds.
 const TAKE: &str = "
-UPDATE search_lease l
+UPDATE search_reader l
 SET owner = $1::uuid, expires_at = now() + make_interval(secs => $2::float8),
     epoch = CASE WHEN l.owner = $1::uuid AND l.expires_at >= now() THEN l.epoch ELSE l.epoch + 1 END
 WHERE l.number = 0 AND (l.owner IS NULL OR l.owner = $1::uuid OR l.expires_at < now())
@@ -61,7 +61,7 @@ impl Store {
     /// Of the database; then it lapses by itself.
     pub async fn search_release(&self, lease: &SearchLease) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE search_lease SET owner = NULL, expires_at = '-infinity'
+            "UPDATE search_reader SET owner = NULL, expires_at = '-infinity'
              WHERE number = 0 AND owner = $1 AND epoch = $2",
         )
         .bind(lease.owner)
