@@ -150,15 +150,16 @@ pub(super) async fn start_serve(
     let mut lines = BufReader::new(stdout);
     let read = |line: &str| serde_json::from_str::<Ready>(line).ok();
     let ready = wait::for_line(&mut lines, READY_PATIENCE, "the platform", read).await;
-    let ready = ready.map_err(|error| {
-        let log = std::fs::read(log_path).unwrap_or_default();
-        let tail = &log[log.len().saturating_sub(LOG_TAIL_OCTETS)..];
-        anyhow!(
-            "{error}; the end of its log:\n{}",
-            String::from_utf8_lossy(tail)
-        )
-    })?;
+    let ready =
+        ready.map_err(|error| anyhow!("{error}; the end of its log:\n{}", log_tail(log_path)))?;
     Ok((child, ready.api))
+}
+
+/// The end of a log.
+pub(super) fn log_tail(path: &Path) -> String {
+    let log = std::fs::read(path).unwrap_or_default();
+    let tail = &log[log.len().saturating_sub(LOG_TAIL_OCTETS)..];
+    String::from_utf8_lossy(tail).into_owned()
 }
 
 fn own_program() -> anyhow::Result<Command> {

@@ -16,12 +16,13 @@ use store::Store;
 use tempfile::TempDir;
 use tokio::process::Child;
 
-use super::children::{SinkProcess, SinkWatch, start_serve};
+use super::children::{SinkProcess, SinkWatch, log_tail, start_serve};
 use super::connection::{Authorization, Target};
 use super::own_config::{Provisioned, Surroundings, provision};
 use crate::wait;
 
 const DATABASE: &str = "postrider";
+const LOG: &str = "serve.log";
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Names in the report.
 pub(super) const POSTRIDER: &str = "postrider";
@@ -244,6 +245,10 @@ impl OwnPlatform {
     /// Something does not stop.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         self.store.close().await;
+        if let Ok(Some(status)) = self.serve.try_wait() {
+            let log = log_tail(&self.dir.path().join(LOG));
+            eprintln!("bench: the platform ended by itself ({status}); the end of its log:\n{log}");
+        }
         wait::stop(&mut self.serve, STOP_PATIENCE).await?;
         let mut sinks = vec![self.sink];
         sinks.extend(self.receivers);
@@ -266,7 +271,7 @@ fn config_path(dir: &Path) -> PathBuf {
 }
 
 async fn serve(dir: &Path, roles: &str) -> anyhow::Result<(Child, Url)> {
-    let (serve, api) = start_serve(&config_path(dir), &dir.join("serve.log"), roles).await?;
+    let (serve, api) = start_serve(&config_path(dir), &dir.join(LOG), roles).await?;
     Ok((serve, Url::parse(&format!("http://{api}"))?))
 }
 

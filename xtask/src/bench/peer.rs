@@ -102,7 +102,7 @@ impl Peer<'_> {
     fn send(&self, message: &Path, messages: u64) -> Outcome {
         let mut source = peers::program(self.peers_dir, "postfix", "usr/sbin/smtp-source")?;
         source
-            .args(["-s", SESSIONS, "-m", &messages.to_string()])
+            .args(["-d", "-s", SESSIONS, "-m", &messages.to_string()])
             .args(["-f", &format!("bench@{SENDER_DOMAIN}")])
             .args(["-t", "user@sink.test", "-F"])
             .arg(message)
