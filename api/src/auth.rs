@@ -9,7 +9,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use mail::domain_name::DomainName;
-use store::{AccountNo, ApiKey};
+use store::{AccountNo, ApiKey, PresentedKey};
 
 use crate::client_address;
 use crate::grants;
@@ -110,9 +110,15 @@ impl<P: Permission> FromRequestParts<AppState> for Allowed<P> {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let address = client_address::of(parts, &state.config.trusted_proxies);
-        let key = identify(&parts.headers, address, state).await?;
+        let presented = identify(&parts.headers, address, state).await?;
+        let key = presented.key;
         check_network(&key, address)?;
         count(&key, parts, state).await?;
+        if presented.account_disabled {
+            let detail = "the operator of this platform has disabled the account; ask there. Mail that \
+                          was accepted before is still delivered";
+            return Err(Problem::new(Code::AccountDisabled, detail));
+        }
         require(&key, P::SCOPE)?;
         if key.test && !P::TEST_KEYS {
             let detail = "this is about live mail too, so a test key can neither see nor change it; \
@@ -141,7 +147,7 @@ async fn identify(
     headers: &HeaderMap,
     address: Option<IpAddr>,
     state: &AppState,
-) -> Result<Arc<ApiKey>, Problem> {
+) -> Result<PresentedKey, Problem> {
     let hash = presented_key(headers)?;
     let wrong_keys = &state.callers.wrong_keys;
     if let Some(wait) = wrong_keys.wait(address, &hash) {
@@ -150,13 +156,13 @@ async fn identify(
         return Err(too_many(wait, "too many wrong keys came from this address"));
     }
     let now = state.clock.now();
-    let key = state.store.key_by_hash(&hash).await?;
+    let presented = state.store.key_by_hash(&hash).await?;
     let is_over = |key: &ApiKey| key.expires_at.is_some_and(|end| end <= now);
-    match key {
-        Some(key) if !is_over(&key) => {
+    match presented {
+        Some(presented) if !is_over(&presented.key) => {
             wrong_keys.worked(&hash);
-            state.callers.uses.note(key.id, now);
-            Ok(key)
+            state.callers.uses.note(presented.key.id, now);
+            Ok(presented)
         }
         ended => {
             wrong_keys.failed(address, &hash);

@@ -85,7 +85,7 @@ problem_sets! {
     /// What can go wrong with any request.
     CommonProblems {
         "401" => "The API key is missing, unknown, revoked or expired",
-        "403" => "The API key lacks the scope or is a test key where only live ones serve, the sender's domain is not verified, or the key is restricted to other domains or networks",
+        "403" => "The operator disabled the account, the API key lacks the scope or is a test key where only live ones serve, the sender's domain is not verified, or the key is restricted to other domains or networks",
         "429" => "Too many requests of the account, of the key, or with wrong keys",
         "500" => "A fault of the platform",
         "503" => "The platform cannot answer at the moment; nothing was half done",

@@ -41,6 +41,7 @@ codes! {
     InvalidIdempotencyKey, BAD_REQUEST, "invalid_idempotency_key", "The Idempotency-Key cannot be used";
     MissingApiKey, UNAUTHORIZED, "missing_api_key", "An API key is needed";
     InvalidApiKey, UNAUTHORIZED, "invalid_api_key", "The API key is not valid";
+    AccountDisabled, FORBIDDEN, "account_disabled", "The account is disabled";
     MissingScope, FORBIDDEN, "missing_scope", "The API key may not do this";
     TestKeyNotAllowed, FORBIDDEN, "test_key_not_allowed", "A test key may not do this";
     SenderNotVerified, FORBIDDEN, "sender_not_verified", "The sender's domain is not verified";

@@ -17,7 +17,7 @@ use crate::endpoints::docs::Reference;
 use crate::endpoints::{
     api_keys, batches, docs, domains, email_actions, email_commands, email_content, email_list,
     email_resend, emails, inbox, raw_emails, sandbox, suppressions, transcripts, webhook_calls,
-    webhook_replays, webhooks,
+    webhook_replays, webhook_secrets, webhooks,
 };
 use crate::state::AppState;
 use crate::{encoding, limits, observe, openapi};
@@ -42,7 +42,7 @@ pub(crate) fn routes(with_inbox: bool, with_docs: bool) -> OpenApiRouter<AppStat
         .routes(routes!(domains::get, domains::delete))
         .routes(routes!(domains::verify))
         .routes(routes!(domains::rotate_dkim))
-        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhook_secrets::rotate))
         .routes(routes!(webhook_calls::test))
         .routes(routes!(webhook_calls::list))
         .routes(routes!(webhook_replays::create))

@@ -102,7 +102,7 @@ impl Prepared {
                 class,
                 body_hash: body_hash(composed.body()),
                 header_len: composed.header_len,
-                bytes: composed.bytes,
+                bytes: composed.bytes.into(),
             }),
             rfc_message_id: composed.rfc_message_id,
             needs_smtputf8: composed.needs_smtputf8,

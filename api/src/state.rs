@@ -1,5 +1,6 @@
 //! What every handler can reach. Made by whoever starts the role; holds no request.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use service::clock::Clock;
@@ -12,9 +13,28 @@ use crate::config::ApiConfig;
 use crate::domains::KeyMaker;
 use crate::metrics::ApiMetrics;
 
-/// The parts a running HTTP interface is made of. Clones share them.
+/// What every handler is given. Each layer of each request has a clone, so that one is a count and
+/// nothing more.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<AppParts>);
+
+impl From<AppParts> for AppState {
+    fn from(parts: AppParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for AppState {
+    type Target = AppParts;
+
+    fn deref(&self) -> &AppParts {
+        &self.0
+    }
+}
+
+/// The parts a running HTTP interface is made of.
+#[derive(Clone)]
+pub struct AppParts {
     /// PostgreSQL and Redis.
     pub store: Store,
     /// The group commit of sends.

@@ -188,7 +188,8 @@ pub struct EventEnvelope<D> {
     /// When it happened, not when it was told.
     #[serde(with = "time::serde::rfc3339")]
     pub timestamp: OffsetDateTime,
-    /// Counts within a delivery; absent for events that belong to none.
+    /// Counts within a delivery; absent for events that belong to none. An email that is moved
+    /// before its first attempt begins again with 1: of events with the same number the later counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u32>,
     /// The rest.
@@ -213,6 +214,13 @@ pub struct EmailEventData {
     /// Name of the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
+    /// The time it is to go: of an event `scheduled`, and of one `queued` that a move to now made.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub send_at: Option<OffsetDateTime>,
     /// The sender's tags, as given.
     #[serde(default)]
     pub tags: Vec<String>,

@@ -182,6 +182,11 @@ impl FieldError {
         }
     }
 
+    /// Whether it is about filling in, and not about what came out.
+    pub fn is_of_template(&self) -> bool {
+        self.code == "undefined_variable" || self.code.starts_with("template_")
+    }
+
     pub(crate) fn required(pointer: &str) -> Self {
         Self::new(pointer, "required", "is required")
     }

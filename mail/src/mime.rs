@@ -155,9 +155,10 @@ fn push(out: &mut Vec<u8>, pieces: &[&str]) {
 
 fn write_text(out: &mut Vec<u8>, content_type: ContentType, text: &str) {
     let text = canonical_lines(text);
-    let has_controls = text
-        .bytes()
-        .any(|b| b == 0x7f || (b < 0x20 && !b"\t\r\n".contains(&b)));
+    // Without a way out in the middle this is done many octets at a time.
+    let has_controls = text.bytes().fold(false, |found, b| {
+        found | (b == 0x7f) | ((b < 0x20) & (b != b'\t') & (b != b'\r') & (b != b'\n'))
+    });
     let builder = SinglePart::builder().header(content_type);
     let part = if has_controls {
         builder
@@ -174,16 +175,13 @@ fn write_text(out: &mut Vec<u8>, content_type: ContentType, text: &str) {
 fn canonical_lines(text: &str) -> String {
     let text = text.trim_end_matches([' ', '\t', '\r', '\n']);
     let mut out = String::with_capacity(text.len() + text.len() / 32);
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\r' => {
-                characters.next_if_eq(&'\n');
-                out.push_str("\r\n");
-            }
-            '\n' => out.push_str("\r\n"),
-            other => out.push(other),
-        }
+    let mut rest = text;
+    while let Some(end) = memchr::memchr2(b'\r', b'\n', rest.as_bytes()) {
+        let (line, ended) = rest.split_at(end);
+        out.push_str(line);
+        out.push_str("\r\n");
+        rest = ended.strip_prefix("\r\n").unwrap_or_else(|| &ended[1..]);
     }
+    out.push_str(rest);
     out
 }

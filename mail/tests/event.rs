@@ -25,6 +25,7 @@ fn an_event_looks_as_published() {
             to: "ana@example.com".into(),
             subject: "Hi".into(),
             stream: Some("transactional".into()),
+            send_at: None,
             tags: vec!["receipt".into()],
             metadata: BTreeMap::from([("order".into(), "7".into())]),
             final_: true,
@@ -56,6 +57,19 @@ fn an_event_looks_as_published() {
     assert_eq!(json, expected);
     let back: EventEnvelope<EmailEventData> = serde_json::from_str(&json).unwrap();
     assert_eq!(back, event);
+}
+
+#[test]
+fn an_event_for_later_tells_its_time() {
+    let json = concat!(
+        r#"{"message_id":"msg_00000000000000000000000100","#,
+        r#""delivery_id":"dlv_00000000000000000000000101","rfc_message_id":"<1@acme.test>","#,
+        r#""from":"hello@acme.test","to":"ana@example.com","subject":"Hi","#,
+        r#""send_at":"2026-11-22T09:00:00.5Z","tags":[],"metadata":{},"final":false}"#,
+    );
+    let data: EmailEventData = serde_json::from_str(json).unwrap();
+    assert_eq!(data.send_at, Some(datetime!(2026-11-22 09:00:00.5 UTC)));
+    assert_eq!(serde_json::to_string(&data).unwrap(), json);
 }
 
 #[test]

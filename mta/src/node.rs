@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use service::clock::Clock;
 use service::metrics::Metrics;
 use service::shutdown::Shutdown;
-use store::{AccountNo, Epoch, QueueRow, RedisWake, Sealer, ShardNo, Store};
+use store::{AccountNo, Epoch, QueueRow, RedisWake, Sealer, ShardNo, Store, StoredMessage};
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -204,7 +204,11 @@ impl store::QueueHints for MtaHints {
         self.node.ownership.preferred(class)
     }
 
-    fn accepted(&self, rows: Vec<QueueRow>) {
+    fn takes_messages(&self) -> bool {
+        true
+    }
+
+    fn accepted(&self, rows: Vec<QueueRow>, messages: Vec<Arc<StoredMessage>>) {
         let now = self.node.clock.now();
         let full = self.node.memory.held() >= self.node.config.limits.waiting;
         let mine: Vec<QueueRow> = rows
@@ -214,6 +218,7 @@ impl store::QueueHints for MtaHints {
         if full || mine.is_empty() {
             return;
         }
+        self.node.contents.keep(messages);
         // Full or gone: the reader finds them by itself.
         if self.handoff.try_send(mine).is_err() {
             self.node.reader.wake();

@@ -12,7 +12,7 @@ use service::telemetry;
 use crate::cli::AccountArgs;
 use crate::output;
 use crate::provision::Provisioner;
-use crate::wiring::Foundation;
+use crate::wiring::{Foundation, return_path_domain};
 
 /// Makes what is missing and prints it as JSON.
 ///
@@ -31,13 +31,11 @@ pub(crate) async fn run(args: AccountArgs) -> anyhow::Result<()> {
         clock: &foundation.clock,
     };
     let account = provisioner.account(&args.name).await?;
-    let mut dkim = Vec::new();
+    let mut records = Vec::new();
     if let Some(name) = &domain {
         let made = provisioner.domain(account.no, name).await?;
-        for (selector, value) in foundation.store.dkim_records(made.no).await? {
-            let name = format!("{selector}._domainkey.{name}");
-            dkim.push(json!({"type": "TXT", "name": name, "value": value}));
-        }
+        let return_path = return_path_domain(&config);
+        records = provisioner.records(&made, return_path.as_ref()).await?;
     }
     let made = json!({
         "account": account.id,
@@ -45,7 +43,7 @@ pub(crate) async fn run(args: AccountArgs) -> anyhow::Result<()> {
         "api_key": provisioner.new_key(account.no, KeyMode::Live).await?,
         "test_key": provisioner.new_key(account.no, KeyMode::Test).await?,
         "domain": domain.map(|name| name.to_string()),
-        "dns_records": dkim,
+        "dns_records": records,
     });
     output::line(&serde_json::to_string_pretty(&made)?)?;
     Ok(())

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Make an account, or add to one: API keys, a verified sending domain.
     ///
     /// Prints JSON with what was made. Keys are shown this once and cannot be read again. The
-    /// domain is taken as verified on the operator's word; its DKIM record is printed for the DNS.
+    /// domain is taken as verified on the operator's word; its DNS records are printed.
     /// Needs the database and the master key of the configuration, no running process.
     #[command(
         after_help = "Example: postrider account --config /etc/postrider.toml --name acme --domain mail.acme.example"

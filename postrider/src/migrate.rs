@@ -1,13 +1,11 @@
 //! `postrider migrate`: brings the database to the schema of this version. Starts no role.
 
-use anyhow::Context;
 use service::config::Config;
 use service::telemetry;
-use store::Store;
 
 use crate::cli::ConfigArgs;
 use crate::output;
-use crate::wiring::Foundation;
+use crate::wiring::{self, Foundation};
 
 /// Applies what is missing, makes the coming days' partitions, and says what it did.
 ///
@@ -16,13 +14,10 @@ use crate::wiring::Foundation;
 pub(crate) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
     let config = Config::load(args.config.as_deref())?;
     telemetry::start(&config.log)?;
-    let url = &config.database.url;
-    let applied = Store::migrate(url.with_password())
-        .await
-        .with_context(|| format!("could not migrate {url}"))?;
+    let applied = wiring::migrate(&config).await?;
     let clock = config.open_clock(false)?;
     let store = Foundation::connect_store(&config, "migrate").await?;
-    crate::wiring::prepare_database(&store, &clock).await?;
+    wiring::prepare_database(&store, &clock).await?;
     if applied.is_empty() {
         output::line("the schema is up to date")?;
     }

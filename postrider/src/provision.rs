@@ -5,8 +5,10 @@ use anyhow::Context;
 use api::keys::{self, KeyMode, NewKey};
 use mail::dkim_key::SigningKey;
 use mail::domain_name::DomainName;
+use mail::domain_records::ExpectedRecord;
 use mail::ids::{AccountId, ApiKeyId, DomainId, StreamId};
 use mail::retry::StreamClass;
+use serde_json::{Value, json};
 use service::clock::Clock;
 use store::{Account, AccountNo, Sealer, SenderDomain, Store, StoreError};
 
@@ -148,5 +150,37 @@ impl Provisioner<'_> {
             self.store.verify_domain(domain.no, now).await?;
         }
         Ok(domain)
+    }
+    /// The records that the domain should publish, as `POST /v1/domains` tells them; `return_path` is
+    /// the platform's domain for bounces.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub(crate) async fn records(
+        &self,
+        domain: &SenderDomain,
+        return_path: Option<&DomainName>,
+    ) -> anyhow::Result<Vec<Value>> {
+        let registered = self
+            .store
+            .registered_domain(domain.account, domain.id)
+            .await?;
+        let registered =
+            registered.with_context(|| format!("{} is not there any more", domain.name))?;
+        let records = registered
+            .expected_records(return_path)
+            .records()
+            .into_iter();
+        let shown = |record: ExpectedRecord| {
+            json!({
+                "purpose": record.purpose,
+                "type": record.kind,
+                "name": record.name,
+                "value": record.value,
+                "required": record.required,
+                "note": record.note,
+            })
+        };
+        Ok(records.map(shown).collect())
     }
 }

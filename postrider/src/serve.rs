@@ -36,7 +36,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
     wiring::check(&config, roles, &around)?;
     let foundation = Foundation::lay(&config, clock, shutdown).await?;
-    let listeners = Listeners::bind(&config, roles, BusyPort::Fail).await?;
+    let listeners = Listeners::bind(&config, roles, BusyPort::Fail, "[api] listen").await?;
     let platform = Platform::start(&config, roles, &around, foundation, listeners).await?;
     announce(&platform, args.json)?;
     platform.finish().await?;

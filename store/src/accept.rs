@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mail::address::EmailAddress;
 use mail::ids::MessageId;
 use mail::retry::StreamClass;
@@ -124,7 +125,7 @@ pub struct NewContent {
     /// Octets of `bytes` that are the header; 0 in a template.
     pub header_len: usize,
     /// Header and body, plain.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// SHA-256 of the canonicalised body, for DKIM; of no meaning in a template.
     pub body_hash: [u8; 32],
 }

@@ -12,14 +12,14 @@ use mail::handling::PoolRef;
 use moka::future::Cache;
 
 use crate::error::StoreError;
-use crate::key::ApiKey;
+use crate::key::PresentedKey;
 use crate::numbers::{AccountNo, DomainNo, EndpointNo, PoolNo, RecipientDomainNo, StreamNo};
 use crate::pool::Pool;
 use crate::sender_domain::SenderDomain;
 use crate::stream::Stream;
 use crate::webhook::Endpoint;
 
-/// A revoked key works this long at most.
+/// A revoked key, and one of a disabled account, works this long at most.
 const KEY_TTL: Duration = Duration::from_secs(5);
 const ENDPOINT_TTL: Duration = Duration::from_secs(5);
 const CONFIGURATION_TTL: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ const NAMES_MAX: u64 = 200_000;
 type Found<K, V> = Cache<K, Option<V>>;
 
 pub(crate) struct Caches {
-    pub(crate) keys: Cache<[u8; 32], Arc<ApiKey>>,
+    pub(crate) keys: Cache<[u8; 32], PresentedKey>,
     pub(crate) unknown_keys: Cache<[u8; 32], ()>,
     pub(crate) streams: Found<(AccountNo, String), Stream>,
     pub(crate) streams_by_no: Found<StreamNo, Stream>,

@@ -4,11 +4,12 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use crate::cache::Caches;
-use crate::connections::Connections;
+use crate::connections::{Connections, within};
 use crate::error::{During, StoreError};
 
 /// poll, park, and two each of fetch, intent and settle.
@@ -62,7 +63,7 @@ pub struct Store {
     pub(crate) queue: Connections,
     /// Renewals wait for nobody.
     pub(crate) lease: Connections,
-    /// People who look for mail.
+    /// People who look for mail, and the reader of the log that makes it possible.
     pub(crate) search: Connections,
     /// Clients who command queued mail; its owner does so through `queue`.
     pub(crate) command: Connections,
@@ -107,7 +108,7 @@ impl Store {
         let operation = "migrate the database";
         let mut connection = PgConnection::connect(url).await.during(operation)?;
         let before = applied(&mut connection).await.during(operation)?;
-        sqlx::migrate!("../migrations")
+        migrator()
             .run(&mut connection)
             .await
             .map_err(sqlx::Error::from)
@@ -115,6 +116,23 @@ impl Store {
         let after = applied(&mut connection).await.during(operation)?;
         connection.close().await.during(operation)?;
         Ok(after.into_iter().skip(before.len()).collect())
+    }
+
+    /// The migrations of this version that the database does not have.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn missing_migrations(&self) -> Result<Vec<String>, StoreError> {
+        let operation = "read the version of the schema";
+        let mut checkout = self.general.checkout().await.during(operation)?;
+        let applied = within(applied(checkout.raw())).await;
+        checkout.give_back(&applied);
+        let applied = applied.during(operation)?;
+        let all = migrator();
+        let names = all
+            .iter()
+            .map(|one| format!("{:04} {}", one.version, one.description));
+        Ok(names.filter(|name| !applied.contains(name)).collect())
     }
 
     /// One round trip.
@@ -152,6 +170,10 @@ fn session(options: &StoreOptions) -> Result<PgConnectOptions, StoreError> {
             ("statement_timeout", "5s"),
             ("idle_in_transaction_session_timeout", "5s"),
         ]))
+}
+
+fn migrator() -> Migrator {
+    sqlx::migrate!("../migrations")
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {

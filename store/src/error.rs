@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::driver_error::{DriverError, LoginFault};
+
 /// Why an operation of the store failed. Cheap to clone: one failure may have many waiters.
 #[derive(Debug, Clone, Error)]
 pub enum StoreError {
@@ -16,7 +18,7 @@ pub enum StoreError {
         operation: &'static str,
         /// What the driver said; none when we refused ourselves.
         #[source]
-        source: Option<Arc<sqlx::Error>>,
+        source: Option<Arc<DriverError>>,
     },
     /// The connection was lost during a commit, twice. The same ids may be sent again.
     #[error("the connection was lost, nobody knows whether this was done: {operation}")]
@@ -25,7 +27,7 @@ pub enum StoreError {
         operation: &'static str,
         /// What the driver said.
         #[source]
-        source: Arc<sqlx::Error>,
+        source: Arc<DriverError>,
     },
     /// Something of that name exists.
     #[error("{what} is already taken")]
@@ -65,7 +67,7 @@ pub enum StoreError {
         operation: &'static str,
         /// What the driver said.
         #[source]
-        source: Arc<sqlx::Error>,
+        source: Arc<DriverError>,
     },
 }
 
@@ -75,9 +77,18 @@ impl StoreError {
         matches!(self, Self::Unavailable { .. } | Self::CommitUnknown { .. })
     }
 
+    /// What whoever runs the platform has to mend, if that is known.
+    pub fn login_fault(&self) -> Option<LoginFault> {
+        match self {
+            Self::Unavailable { source, .. } => source.as_ref()?.login_fault(),
+            Self::Database { source, .. } => source.login_fault(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn from_sqlx(operation: &'static str, source: sqlx::Error) -> Self {
         let unavailable = is_unavailable(&source);
-        let source = Arc::new(source);
+        let source = Arc::new(DriverError::new(source));
         if unavailable {
             Self::Unavailable {
                 operation,

@@ -90,8 +90,20 @@ pub struct StoredEvent {
     pub reply: Option<String>,
     /// From the beginning of the attempt to its last reply.
     pub duration_ms: Option<i32>,
-    /// When the next attempt is due; none when the delivery has ended.
+    /// When the next attempt is due; none when the delivery has ended, or was to go at once.
     pub next_at: Option<OffsetDateTime>,
+}
+
+impl StoredEvent {
+    /// The time the delivery was to go when this happened: of mail for later, and of mail that was
+    /// moved, be it to now.
+    pub fn send_at(&self) -> Option<OffsetDateTime> {
+        let waits = matches!(
+            self.kind,
+            EventType::EmailScheduled | EventType::EmailQueued
+        );
+        self.next_at.filter(|_| waits)
+    }
 }
 
 /// The columns all readers of events name alike.

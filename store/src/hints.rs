@@ -2,9 +2,11 @@
 //! poll, and acceptors choose any shard.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mail::retry::StreamClass;
 
+use crate::content::StoredMessage;
 use crate::numbers::ShardNo;
 use crate::queue::QueueRow;
 use crate::redis_wake::RedisWake;
@@ -14,8 +16,14 @@ pub trait QueueHints: Send + Sync {
     /// Shards of that class this process owns; empty when it owns none.
     fn preferred(&self, class: StreamClass) -> Vec<ShardNo>;
 
-    /// These rows are committed.
-    fn accepted(&self, rows: Vec<QueueRow>);
+    /// Whether the messages themselves are of use to somebody in this process.
+    fn takes_messages(&self) -> bool {
+        false
+    }
+
+    /// These rows are committed, and these are messages of them: those that are due at once and
+    /// whole, if [`takes_messages`](Self::takes_messages) says so.
+    fn accepted(&self, rows: Vec<QueueRow>, messages: Vec<Arc<StoredMessage>>);
 
     /// Commands for these shards are noted.
     fn commanded(&self, _shards: &[ShardNo]) {}
@@ -30,7 +38,7 @@ impl QueueHints for NoHints {
         Vec::new()
     }
 
-    fn accepted(&self, _rows: Vec<QueueRow>) {}
+    fn accepted(&self, _rows: Vec<QueueRow>, _messages: Vec<Arc<StoredMessage>>) {}
 }
 
 /// Wakes the owners of the shards over Redis.
@@ -51,7 +59,7 @@ impl QueueHints for RedisHints {
         Vec::new()
     }
 
-    fn accepted(&self, rows: Vec<QueueRow>) {
+    fn accepted(&self, rows: Vec<QueueRow>, _messages: Vec<Arc<StoredMessage>>) {
         let shards: BTreeSet<ShardNo> = rows.iter().map(|row| row.shard).collect();
         self.wake.publish(&shards.into_iter().collect::<Vec<_>>());
     }

@@ -34,6 +34,15 @@ pub struct ApiKey {
     pub expires_at: Option<OffsetDateTime>,
 }
 
+/// A key that somebody presented, and whether its account is let in at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresentedKey {
+    /// What it may do.
+    pub key: Arc<ApiKey>,
+    /// The operator shut the account out. Must be looked at by whoever lets the key in.
+    pub account_disabled: bool,
+}
+
 impl Store {
     /// Makes a key of the account that is restricted to nothing. `secret_sha256` is over the whole
     /// secret text, `hint` is what people recognise it by.
@@ -72,21 +81,22 @@ impl Store {
     }
 
     /// The key with that hash unless it was revoked, at most 5 s old; also by the hash it had
-    /// before its last rotation. The caller looks at [`ApiKey::expires_at`].
+    /// before its last rotation. The caller looks at [`ApiKey::expires_at`] and at
+    /// [`PresentedKey::account_disabled`].
     ///
     /// # Errors
     /// Of the database.
     pub async fn key_by_hash(
         &self,
         secret_sha256: &[u8; 32],
-    ) -> Result<Option<Arc<ApiKey>>, StoreError> {
+    ) -> Result<Option<PresentedKey>, StoreError> {
         if let Some(key) = self.cache.keys.get(secret_sha256).await {
             return Ok(Some(key));
         }
         if self.cache.unknown_keys.contains_key(secret_sha256) {
             return Ok(None);
         }
-        let found = self.load_key(secret_sha256).await?.map(Arc::new);
+        let found = self.load_key(secret_sha256).await?;
         match &found {
             Some(key) => self.cache.keys.insert(*secret_sha256, key.clone()).await,
             None => self.cache.unknown_keys.insert(*secret_sha256, ()).await,
@@ -94,23 +104,46 @@ impl Store {
         Ok(found)
     }
 
-    async fn load_key(&self, secret_sha256: &[u8; 32]) -> Result<Option<ApiKey>, StoreError> {
-        let row: Option<Columns> = sqlx::query_as(
-            "SELECT id, account, test, scopes, domains, networks, expires_at FROM api_key
-             WHERE hash = $1 AND revoked_at IS NULL
-             UNION ALL
-             SELECT id, account, test, scopes, domains, networks,
-                    least(expires_at, previous_until) FROM api_key
-             WHERE previous_hash = $1 AND revoked_at IS NULL
-             LIMIT 1",
+    async fn load_key(&self, secret_sha256: &[u8; 32]) -> Result<Option<PresentedKey>, StoreError> {
+        let row: Option<PresentedColumns> = sqlx::query_as(
+            "SELECT k.id, k.account, k.test, k.scopes, k.domains, k.networks, k.expires_at,
+                    a.disabled_at IS NOT NULL
+             FROM (SELECT id, account, test, scopes, domains, networks, expires_at FROM api_key
+                   WHERE hash = $1 AND revoked_at IS NULL
+                   UNION ALL
+                   SELECT id, account, test, scopes, domains, networks,
+                          least(expires_at, previous_until) FROM api_key
+                   WHERE previous_hash = $1 AND revoked_at IS NULL
+                   LIMIT 1) k
+             JOIN account a ON a.id = k.account",
         )
         .bind(&secret_sha256[..])
         .fetch_optional(&self.general)
         .await
         .during("look up an API key")?;
-        row.map(from_columns).transpose()
+        let presented = |row: PresentedColumns| {
+            let (id, account, test, scopes, domains, networks, expires_at, account_disabled) = row;
+            let columns = (id, account, test, scopes, domains, networks, expires_at);
+            Ok(PresentedKey {
+                key: Arc::new(from_columns(columns)?),
+                account_disabled,
+            })
+        };
+        row.map(presented).transpose()
     }
 }
+
+/// Those of `Columns`, and whether the account is disabled.
+type PresentedColumns = (
+    Uuid,
+    i32,
+    bool,
+    Vec<String>,
+    Option<Vec<String>>,
+    Option<Vec<String>>,
+    Option<OffsetDateTime>,
+    bool,
+);
 
 /// As `ApiKey` has them, in its order.
 pub(crate) type Columns = (

@@ -24,6 +24,8 @@ pub struct AccountRecord {
     pub keys: i64,
     /// Its sending domains that are verified.
     pub verified_domains: i64,
+    /// Was shut out at; its keys are refused.
+    pub disabled_at: Option<OffsetDateTime>,
 }
 
 /// A key in a list: enough to recognise it, not to use it.
@@ -56,15 +58,6 @@ pub struct SourceRecord {
     pub address: Option<IpAddr>,
     /// Name in EHLO.
     pub ehlo: String,
-}
-
-/// Which keys to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeysToEnd {
-    /// This one.
-    One(ApiKeyId),
-    /// All of the account.
-    AllOf(AccountNo),
 }
 
 type KeyColumns = (
@@ -103,28 +96,41 @@ impl Store {
         &self,
         at: OffsetDateTime,
     ) -> Result<Vec<AccountRecord>, StoreError> {
-        type Columns = (i32, Uuid, String, OffsetDateTime, i64, i64);
+        type Columns = (
+            i32,
+            Uuid,
+            String,
+            OffsetDateTime,
+            i64,
+            i64,
+            Option<OffsetDateTime>,
+        );
         let rows: Vec<Columns> = sqlx::query_as(
             "SELECT a.id, a.public_id, a.name, a.created_at,
                     (SELECT count(*) FROM api_key k WHERE k.account = a.id
                        AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $1)),
                     (SELECT count(*) FROM domain d WHERE d.account = a.id
-                       AND d.verified_at IS NOT NULL AND d.removed_at IS NULL)
+                       AND d.verified_at IS NOT NULL AND d.removed_at IS NULL),
+                    a.disabled_at
              FROM account a ORDER BY a.id",
         )
         .bind(at)
         .fetch_all(&self.general)
         .await
         .during("list accounts")?;
-        let record = |(no, id, name, created_at, keys, verified_domains)| AccountRecord {
-            account: Account {
-                no: AccountNo(no),
-                id: AccountId::from_uuid(id),
-                name,
-            },
-            created_at,
-            keys,
-            verified_domains,
+        let record = |row: Columns| {
+            let (no, id, name, created_at, keys, verified_domains, disabled_at) = row;
+            AccountRecord {
+                account: Account {
+                    no: AccountNo(no),
+                    id: AccountId::from_uuid(id),
+                    name,
+                },
+                created_at,
+                keys,
+                verified_domains,
+                disabled_at,
+            }
         };
         Ok(rows.into_iter().map(record).collect())
     }
@@ -167,35 +173,49 @@ impl Store {
         Ok(rows.into_iter().map(KeyRecord::from_columns).collect())
     }
 
-    /// Ends keys; running processes may let them in for 5 s more. How many had not ended before.
+    /// Shuts the account out, or lets it in again; when it was shut out, the first time if it was
+    /// already. Running processes may take 5 s to notice. Mail it has queued is not touched.
     ///
     /// # Errors
     /// Of the database.
-    pub async fn end_keys(
+    pub async fn set_account_disabled(
         &self,
-        which: KeysToEnd,
+        account: AccountNo,
+        disabled: bool,
         at: OffsetDateTime,
-    ) -> Result<usize, StoreError> {
-        let (id, account) = match which {
-            KeysToEnd::One(id) => (Some(id.uuid()), None),
-            KeysToEnd::AllOf(account) => (None, Some(account.0)),
-        };
-        let hashes: Vec<Vec<u8>> = sqlx::query_scalar(
-            "UPDATE api_key SET revoked_at = $3
-             WHERE (id = $1 OR account = $2) AND revoked_at IS NULL RETURNING hash",
+    ) -> Result<Option<OffsetDateTime>, StoreError> {
+        let disabled_at = sqlx::query_scalar(
+            "UPDATE account SET disabled_at = CASE WHEN $2 THEN coalesce(disabled_at, $3) END
+             WHERE id = $1 RETURNING disabled_at",
         )
-        .bind(id)
-        .bind(account)
+        .bind(account.0)
+        .bind(disabled)
         .bind(at)
-        .fetch_all(&self.general)
+        .fetch_one(&self.general)
         .await
-        .during("end API keys")?;
-        for hash in &hashes {
-            if let Ok(hash) = <[u8; 32]>::try_from(hash.as_slice()) {
-                self.cache.keys.invalidate(&hash).await;
-            }
+        .during("disable or enable an account")?;
+        self.cache.keys.invalidate_all();
+        Ok(disabled_at)
+    }
+
+    /// Ends a key; running processes may let it in for 5 s more. False when there is no such key or it
+    /// was ended before.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn end_key(&self, id: ApiKeyId, at: OffsetDateTime) -> Result<bool, StoreError> {
+        let hash: Option<Vec<u8>> = sqlx::query_scalar(
+            "UPDATE api_key SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING hash",
+        )
+        .bind(id.uuid())
+        .bind(at)
+        .fetch_optional(&self.general)
+        .await
+        .during("end an API key")?;
+        if let Some(Ok(hash)) = hash.as_deref().map(<[u8; 32]>::try_from) {
+            self.cache.keys.invalidate(&hash).await;
         }
-        Ok(hashes.len())
+        Ok(hash.is_some())
     }
 
     /// All pools, oldest first.

@@ -17,7 +17,7 @@ const PARENTS: [&str; 8] = [
     "content_7",
     "content_30",
     "email_search",
-    "email_tag",
+    "email_span",
     "webhook_call",
 ];
 const CONTENT_PARENTS: [&str; 3] = ["content_1", "content_7", "content_30"];
@@ -93,7 +93,7 @@ impl Store {
                   + (SELECT count(*) FROM (SELECT FROM content_7_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM content_30_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM email_search_default LIMIT 1000) t)
-                  + (SELECT count(*) FROM (SELECT FROM email_tag_default LIMIT 1000) t)
+                  + (SELECT count(*) FROM (SELECT FROM email_span_default LIMIT 1000) t)
                   + (SELECT count(*) FROM (SELECT FROM webhook_call_default LIMIT 1000) t)",
         )
         .fetch_one(&self.general)

@@ -1,7 +1,7 @@
 //! Finding mail by what people remember of it, newest first, from the search index (seconds behind
-//! the log). Every look-up walks one index in the order of message ids and stops after 2,000
-//! deliveries (1,000 messages of a tag), found or not: no question can run away. One message has
-//! fewer deliveries, so that a cursor always moves on.
+//! the log). Every look-up walks down it in the order of message ids (`search_walk.rs`) and stops
+//! after 2,000 deliveries, found or not: no question can run away. One message has fewer deliveries,
+//! so that a cursor always moves on.
 
 use mail::address::EmailAddress;
 use mail::domain_name::DomainName;
@@ -14,6 +14,8 @@ use crate::database::Store;
 use crate::error::{During, StoreError};
 use crate::numbers::{AccountNo, MessageFlags, StreamNo};
 use crate::search_key;
+use crate::search_span;
+use crate::search_walk::Walk;
 
 /// Ids of messages are that far apart: the rest names the recipient.
 const NEXT_MESSAGE: u128 = 1 << 10;
@@ -83,92 +85,6 @@ pub struct EmailPage {
     pub next: Option<MessageId>,
 }
 
-/// The two statements of a way into the index. Both walk down an index between `$2` (before this
-/// id) and `$3` (from this id on), to an end of their own; the first one stops as soon as it has
-/// found enough.
-struct Statements {
-    /// Ids of messages that fit, newest first.
-    find: &'static str,
-    /// The message at which the walk came to its end, if it did.
-    walk_end: &'static str,
-}
-
-/// Finds in deliveries that come newest first: sorting them would mean to walk to the end.
-macro_rules! find_in {
-    ($walk:expr) => {
-        concat!(
-            "SELECT DISTINCT ON (s.message_id) s.message_id FROM (",
-            $walk,
-            ") s
-             WHERE s.account = $1
-               AND ($5::int8 IS NULL OR s.recipient = $5)
-               AND ($6::int8 IS NULL OR s.recipient_domain = $6)
-               AND ($7::int8 IS NULL OR s.sender = $7)
-               AND ($8::int8 IS NULL OR s.sender_domain = $8)
-               AND ($9::int8 IS NULL OR s.tags @> ARRAY[$9::int8])
-               AND ($10::int4 IS NULL OR s.stream = $10)
-               AND ($11::int8 IS NULL OR (s.account::int8 << 8) | s.status = $11)
-               AND ($12::int8 IS NULL OR s.test)
-               AND ($13::int8[] IS NULL OR s.sender_domain = ANY ($13))
-             ORDER BY s.message_id DESC LIMIT $4"
-        )
-    };
-}
-
-macro_rules! walk {
-    ($columns:literal, $condition:literal, $end:literal) => {
-        concat!(
-            "SELECT ",
-            $columns,
-            " WHERE ",
-            $condition,
-            " AND s.message_id < $2 AND s.message_id >= $3
-             ORDER BY s.message_id DESC ",
-            $end
-        )
-    };
-}
-
-macro_rules! by {
-    ($condition:literal) => {
-        Statements {
-            find: find_in!(walk!("s.* FROM email_search s", $condition, "LIMIT 2000")),
-            walk_end: walk!(
-                "s.message_id FROM email_search s",
-                $condition,
-                "OFFSET 1999 LIMIT 1"
-            ),
-        }
-    };
-}
-
-const BY_RECIPIENT: Statements = by!("s.recipient = $5");
-const BY_TEST: Statements = by!("(s.account::int8 << 8) = $12 AND s.test");
-const BY_STATUS: Statements = by!("((s.account::int8 << 8) | s.status) = $11");
-/// Counts messages and looks each of them up, which takes longer: so it walks less far. The id is
-/// that of the tag's row, or the planner would not know the order.
-const BY_TAG: Statements = Statements {
-    find: find_in!(concat!(
-        "SELECT t.message_id, d.account, d.recipient, d.recipient_domain, d.sender, d.sender_domain,
-                d.tags, d.stream, d.status, d.test
-         FROM (",
-        walk!("s.message_id FROM email_tag s", "s.tag = $9", "LIMIT 1000"),
-        ") t
-         CROSS JOIN LATERAL (
-           SELECT * FROM email_search d WHERE d.account = $1 AND d.message_id = t.message_id OFFSET 0) d"
-    )),
-    walk_end: walk!(
-        "s.message_id FROM email_tag s",
-        "s.tag = $9",
-        "OFFSET 999 LIMIT 1"
-    ),
-};
-const BY_RECIPIENT_DOMAIN: Statements = by!("s.recipient_domain = $6");
-const BY_SENDER: Statements = by!("s.sender = $7");
-const BY_STREAM: Statements = by!("s.stream = $10");
-const BY_SENDER_DOMAIN: Statements = by!("s.sender_domain = $8");
-const BY_TIME: Statements = by!("s.account = $1");
-
 /// The filter as the statements take it.
 #[derive(Debug, Default)]
 struct Keys {
@@ -223,36 +139,31 @@ impl Keys {
     }
 
     /// The way in that most likely leads past the fewest deliveries.
-    fn statements(&self, status: Option<DeliveryStatus>) -> &'static Statements {
-        let is_rare = status.is_some_and(|status| status != DeliveryStatus::Delivered);
-        match self {
-            Self {
-                recipient: Some(_), ..
-            } => &BY_RECIPIENT,
-            Self { test: Some(_), .. } => &BY_TEST,
-            _ if is_rare => &BY_STATUS,
-            Self { tag: Some(_), .. } => &BY_TAG,
-            Self {
-                recipient_domain: Some(_),
-                ..
-            } => &BY_RECIPIENT_DOMAIN,
-            Self {
-                sender: Some(_), ..
-            } => &BY_SENDER,
-            Self {
-                stream: Some(_), ..
-            } => &BY_STREAM,
-            Self {
-                sender_domain: Some(_),
-                ..
-            } => &BY_SENDER_DOMAIN,
-            Self {
-                status: Some(_), ..
-            } => &BY_STATUS,
-            _ => &BY_TIME,
+    fn walk(&self, account: AccountNo, status: Option<DeliveryStatus>) -> Walk {
+        if self.recipient.is_some() {
+            return Walk::Recipient;
         }
+        if self.test.is_some() {
+            return Walk::Test;
+        }
+        if status.is_some_and(Walk::is_rare) {
+            return Walk::Status;
+        }
+        let stream = || {
+            self.stream
+                .map(|stream| search_key::stream(account, StreamNo(stream)))
+        };
+        self.tag
+            .or(self.recipient_domain)
+            .or(self.sender)
+            .or_else(stream)
+            .or(self.sender_domain)
+            .map_or(Walk::Time, Walk::Span)
     }
 }
+
+/// What the statements return: a message, whether it fits, whether the walk ended at it.
+type Step = (Uuid, bool, bool);
 
 type Columns = (
     Uuid,
@@ -279,21 +190,11 @@ impl Store {
         limit: usize,
     ) -> Result<EmailPage, StoreError> {
         let keys = Keys::of(account, filter);
-        let statements = keys.statements(filter.status);
+        let walk = keys.walk(account, filter.status);
         let bounds = Bounds::new(filter, after);
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let mut found = self
-            .search(statements.find, account, bounds, wanted, &keys)
-            .await?;
-        let next = if found.len() > limit {
-            found.truncate(limit);
-            found.last().copied()
-        } else {
-            let end = self
-                .search(statements.walk_end, account, bounds, wanted, &keys)
-                .await?;
-            end.first().map(|end| resume_at(*end, found.last()))
-        };
+        let steps = self.search(walk, account, bounds, wanted, &keys).await?;
+        let (found, next) = bounds.page(&steps, limit);
         Ok(EmailPage {
             emails: self.email_summaries(account, &found).await?,
             next: next.map(MessageId::from_uuid),
@@ -302,13 +203,13 @@ impl Store {
 
     async fn search(
         &self,
-        statement: &'static str,
+        walk: Walk,
         account: AccountNo,
         bounds: Bounds,
         wanted: i64,
         keys: &Keys,
-    ) -> Result<Vec<Uuid>, StoreError> {
-        sqlx::query_scalar(statement)
+    ) -> Result<Vec<Step>, StoreError> {
+        let mut query = sqlx::query_as(walk.statement())
             .bind(account.0)
             .bind(bounds.before)
             .bind(bounds.from)
@@ -321,10 +222,13 @@ impl Store {
             .bind(keys.stream)
             .bind(keys.status)
             .bind(keys.test)
-            .bind(&keys.sender_domains)
-            .fetch_all(&self.search)
-            .await
-            .during("search mail")
+            .bind(&keys.sender_domains);
+        if let Walk::Span(key) = walk {
+            query = query
+                .bind(key)
+                .bind(search_span::last_before(bounds.before));
+        }
+        query.fetch_all(&self.search).await.during("search mail")
     }
 
     /// In the order of `ids`; those whose partition is gone are left out.
@@ -389,6 +293,34 @@ impl Bounds {
             before: after.map_or(before, |after| before.min(after.uuid())),
         }
     }
+
+    /// What was found, at most `limit`, and where to go on.
+    fn page(self, steps: &[Step], limit: usize) -> (Vec<Uuid>, Option<Uuid>) {
+        let mut found: Vec<Uuid> = steps
+            .iter()
+            .filter_map(|(message, fits, _)| fits.then_some(*message))
+            .collect();
+        // The message at the end may come twice: as found, and as the end.
+        found.dedup();
+        if found.len() > limit {
+            found.truncate(limit);
+            let next = found.last().copied();
+            return (found, next);
+        }
+        let end = steps.iter().find(|(.., is_end)| *is_end);
+        let next = end.map(|(end, ..)| self.resume_at(*end, found.last()));
+        (found, next)
+    }
+
+    /// The cursor behind a walk that ended at the message `end`: deliveries of it may not have been
+    /// looked at, so that it is looked at again, unless it was found already or all there was.
+    fn resume_at(self, end: Uuid, last_found: Option<&Uuid>) -> Uuid {
+        let again = Uuid::from_u128(end.as_u128().saturating_add(NEXT_MESSAGE));
+        if last_found == Some(&end) || again >= self.before {
+            return end;
+        }
+        again
+    }
 }
 
 /// The lowest id a message of this time can have.
@@ -398,15 +330,6 @@ fn lowest_id(at: OffsetDateTime) -> Uuid {
     let unix_ms = nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) > 0);
     let unix_ms = u128::try_from(unix_ms.clamp(0, MS_MAX)).unwrap_or(0);
     Uuid::from_u128(unix_ms << 80)
-}
-
-/// The cursor behind a walk that ended at the message `end`: deliveries of it may not have been
-/// looked at, so that it is looked at again, unless it was found already.
-fn resume_at(end: Uuid, last_found: Option<&Uuid>) -> Uuid {
-    if last_found == Some(&end) {
-        return end;
-    }
-    Uuid::from_u128(end.as_u128().saturating_add(NEXT_MESSAGE))
 }
 
 #[cfg(test)]
@@ -428,28 +351,45 @@ mod tests {
 
     #[test]
     fn a_message_half_looked_at_is_looked_at_again() {
-        let (end, other) = (Uuid::from_u128(5 << 10), Uuid::from_u128(9 << 10));
-        assert_eq!(resume_at(end, None), Uuid::from_u128(6 << 10));
-        assert_eq!(resume_at(end, Some(&other)), Uuid::from_u128(6 << 10));
-        assert_eq!(resume_at(end, Some(&end)), end);
+        let id = |number: u128| Uuid::from_u128(number << 10);
+        let bounds = Bounds {
+            from: Uuid::nil(),
+            before: id(10),
+        };
+        let check = |steps: &[Step], found: &[Uuid], next: Option<Uuid>| {
+            assert_eq!(bounds.page(steps, 2), (found.to_vec(), next), "{steps:?}");
+        };
+        let (fits, end) = (|n| (id(n), true, false), |n| (id(n), false, true));
+        check(&[], &[], None);
+        check(&[fits(9)], &[id(9)], None);
+        check(&[fits(9), fits(8), fits(7)], &[id(9), id(8)], Some(id(8)));
+        check(&[end(5)], &[], Some(id(6)));
+        check(&[fits(7), end(5)], &[id(7)], Some(id(6)));
+        let found_at_end = (id(5), true, true);
+        check(&[fits(7), found_at_end], &[id(7), id(5)], Some(id(5)));
+        check(&[fits(5), found_at_end], &[id(5)], Some(id(5)));
+        check(&[fits(5), end(5)], &[id(5)], Some(id(5)));
+        // Nothing else is left above the end: to look at it again would go on for ever.
+        check(&[end(9)], &[], Some(id(9)));
     }
 
     #[test]
     fn the_rarest_filter_leads() {
-        let keys = |filter: &EmailFilter| {
-            let keys = Keys::of(AccountNo(1), filter);
-            keys.statements(filter.status).find
-        };
+        let account = AccountNo(1);
+        let walk = |filter: &EmailFilter| Keys::of(account, filter).walk(account, filter.status);
         let mut filter = EmailFilter {
             status: Some(DeliveryStatus::Delivered),
             ..EmailFilter::default()
         };
-        assert_eq!(keys(&filter), BY_STATUS.find);
+        assert_eq!(walk(&filter), Walk::Time);
+        filter.stream = Some(StreamNo(7));
+        let stream = search_key::stream(account, StreamNo(7));
+        assert_eq!(walk(&filter), Walk::Span(stream));
         filter.tag = Some("a".into());
-        assert_eq!(keys(&filter), BY_TAG.find);
+        assert_eq!(walk(&filter), Walk::Span(search_key::tag(account, "a")));
         filter.status = Some(DeliveryStatus::Bounced);
-        assert_eq!(keys(&filter), BY_STATUS.find);
+        assert_eq!(walk(&filter), Walk::Status);
         filter.recipient = Some("a@b.test".parse().unwrap());
-        assert_eq!(keys(&filter), BY_RECIPIENT.find);
+        assert_eq!(walk(&filter), Walk::Recipient);
     }
 }

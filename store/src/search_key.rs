@@ -5,7 +5,7 @@
 use aws_lc_rs::digest::{Context, SHA256};
 use mail::mailbox::Mailbox;
 
-use crate::numbers::AccountNo;
+use crate::numbers::{AccountNo, StreamNo};
 
 /// What is searched for; the same text as another kind has another key.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,7 @@ enum Kind {
     Sender = 3,
     SenderDomain = 4,
     Tag = 5,
+    Stream = 6,
 }
 
 /// The keys of an address and of its domain.
@@ -42,6 +43,10 @@ pub(crate) fn sender_domain(account: AccountNo, domain: &str) -> i64 {
 
 pub(crate) fn tag(account: AccountNo, tag: &str) -> i64 {
     key(account, Kind::Tag, tag)
+}
+
+pub(crate) fn stream(account: AccountNo, stream: StreamNo) -> i64 {
+    key(account, Kind::Stream, &stream.0.to_string())
 }
 
 /// Of a recipient as it is stored: the wire form of an address.

@@ -24,7 +24,7 @@ impl Store {
         let ended: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text
              FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             WHERE i.inhparent IN ('email_search'::regclass, 'email_tag'::regclass)
+             WHERE i.inhparent IN ('email_search'::regclass, 'email_span'::regclass)
                AND c.relname ~ '_[0-9]{8}$'
                AND to_date(right(c.relname, 8), 'YYYYMMDD') < $1
                AND to_regclass('message_' || right(c.relname, 8)) IS NULL

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -38,7 +36,6 @@ async fn bad_requests_are_refused_and_nothing_of_them_is_stored() {
 
     repeated_keys(&api).await;
     strangers_in_the_same_batch(&api).await;
-    hostile_addresses(&api).await;
     ledger::settled(&platform.pool, PATIENCE).await;
     let fates = ledger::fates(&platform.pool).await;
     assert!(fates.values().all(|fate| fate.finals == 1), "{fates:#?}");
@@ -254,45 +251,6 @@ async fn strangers_in_the_same_batch(api: &Api) {
         let (bad, answer) = send.await.unwrap();
         assert_eq!(answer.status, if bad { 422 } else { 202 }, "{answer:?}");
     }
-}
-
-/// Odd addresses are refused or delivered, never half of it.
-async fn hostile_addresses(api: &Api) {
-    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/corpora");
-    let cases = PathBuf::from(corpus).join("hostile/addresses/cases.jsonl");
-    let Ok(cases) = fs::read_to_string(&cases) else {
-        eprintln!(
-            "SKIPPED: hostile addresses: {} is not there",
-            cases.display()
-        );
-        return;
-    };
-    let (mut accepted, mut refused) = (0, 0);
-    for line in cases.lines() {
-        // Half a surrogate pair is no JSON; that is tried above.
-        let Ok(case) = serde_json::from_str::<Value>(line) else {
-            continue;
-        };
-        let address = case["address"].as_str().unwrap();
-        let answer = api.post("/v1/emails", &message("acme.test", address)).await;
-        match answer.status.as_u16() {
-            202 => {
-                let to = answer.json()["deliveries"].as_array().unwrap().len();
-                assert_eq!(to, 1, "{address:?} became {to} recipients");
-                accepted += 1;
-            }
-            422 => {
-                answer.is_problem(422, "validation_failed");
-                refused += 1;
-            }
-            _ => panic!("{address:?}: {answer:?}"),
-        }
-    }
-    eprintln!("hostile addresses: {accepted} accepted, {refused} refused");
-    assert!(
-        accepted > 20 && refused > 100,
-        "{accepted} accepted, {refused} refused"
-    );
 }
 
 /// Keys are remembered for a few seconds.

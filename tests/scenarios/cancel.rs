@@ -15,6 +15,7 @@ use tests::platform::Platform;
 use tests::receiver::{Call, WebhookReceiver};
 use tests::sink::{Asked, Sink, Verdict};
 use tests::{full, ledger, take_turn};
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinSet;
 
@@ -97,10 +98,12 @@ async fn waiting_mail_is_moved_and_cancelled_and_told_about() {
         200,
         "cancelled is cancelled"
     );
-    for id in [&moved, &later] {
+    let mut send_at = Value::Null;
+    for id in [&later, &moved] {
         let answer = move_to(&api, id, 3_600).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json()["status"], "scheduled");
+        send_at = answer.json()["send_at"].clone();
     }
     sink.answer();
     api.becomes(&first, "delivered").await;
@@ -121,6 +124,14 @@ async fn waiting_mail_is_moved_and_cancelled_and_told_about() {
         "email.delivered",
     ];
     assert_eq!(event_types(&email["deliveries"][0]), types);
+    // Each move takes the place of the first event, and tells its time.
+    let events = email["deliveries"][0]["events"].as_array().unwrap();
+    let told: Vec<&Value> = events.iter().map(|event| &event["sequence"]).collect();
+    assert_eq!(told, [1, 1, 1, 2]);
+    assert_eq!(events[0].get("send_at"), None);
+    assert_eq!(events[1]["send_at"], send_at);
+    let now = events[2]["send_at"].as_str().unwrap();
+    assert!(now < send_at.as_str().unwrap(), "{now}");
     cancel(&api, &moved)
         .await
         .is_problem(409, "already_sending");
@@ -164,6 +175,12 @@ async fn waiting_mail_is_moved_and_cancelled_and_told_about() {
         .find(|call| is_of("email.scheduled", &moved)(call))
         .unwrap();
     assert_eq!(call.json()["data"]["final"], false);
+    assert_eq!(call.json()["sequence"], 1);
+    let told = call.json()["data"]["send_at"].as_str().unwrap().to_owned();
+    let instant = |text: &str| OffsetDateTime::parse(text, &Rfc3339).unwrap();
+    let apart = instant(&told) - instant(send_at.as_str().unwrap());
+    // The view shows milliseconds.
+    assert!(apart.abs() < time::Duration::milliseconds(1), "{told}");
     assert_eq!(
         subjects(&sink),
         ["first", "moved"],

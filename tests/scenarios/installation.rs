@@ -8,15 +8,20 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
+use service::clock::Clock;
 use service::redis_server::RedisServer;
 use sqlx::AssertSqlSafe;
 use tests::api::{Api, message};
 use tests::cluster::Cluster;
 use tests::sink::Sink;
 use tests::{PATIENCE, place, program, take_turn, until};
+use time::format_description::well_known::Rfc3339;
 
+/// Longer than a command takes, and than a key is remembered.
+const LATER: Duration = Duration::from_secs(12);
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// What Compose makes of its file, as far as the program sees it.
@@ -197,6 +202,7 @@ fn the_configuration_of_the_containers_is_right_and_all_its_mistakes_are_told_at
     installation.set("POSTRIDER_LOG__FILTER", "mta=chatty");
     installation.set("POSTRIDER_MTA__LEASE_TTL_SECS", "soon");
     installation.set("POSTRIDER_MTA__MAX_CONNECTION", "5");
+    installation.set("POSTRIDER_DATABASE__MAX_CONNECTIONS", "25");
     fs::remove_file(installation.dir.path().join("secrets/master.key")).unwrap();
     fs::remove_file(installation.dir.path().join("secrets/postgres_password")).unwrap();
     let told = installation.refused(&["serve", "--check-config"]);
@@ -208,6 +214,7 @@ fn the_configuration_of_the_containers_is_right_and_all_its_mistakes_are_told_at
         "mta.max_connection ",
         "secrets.master_key_file ",
         "database.password_file ",
+        "database.max_connections is 25: write 26 or more",
     ] {
         assert_eq!(told.matches(key).count(), 1, "{key}: {told}");
     }
@@ -242,11 +249,28 @@ async fn the_documented_commands_lead_from_nothing_to_the_first_mail() {
     fs::write(&secret, "not-the-password\n").unwrap();
     let told = installation.refused(&["migrate"]);
     assert!(told.contains("postrider:***@"), "{told}");
+    let file = secret.display().to_string();
+    assert!(
+        told.contains("does not take the password") && told.contains(&file),
+        "{told}"
+    );
     assert!(
         !told.contains("not-the-password") && !told.contains(&password),
         "{told}"
     );
     fs::write(&secret, &password).unwrap();
+    let elsewhere = url.replace("/scenario", "/nowhere");
+    installation.set("POSTRIDER_DATABASE__URL", elsewhere);
+    let told = installation.refused(&["migrate"]);
+    assert!(told.contains("no database of that name"), "{told}");
+    // PostgreSQL's own source is nobody's concern.
+    assert!(
+        told.contains("3D000") && !told.contains(" at line "),
+        "{told}"
+    );
+    installation.set("POSTRIDER_DATABASE__URL", &url);
+    let told = installation.refused(&words(&compose_commands("serve")[0]));
+    assert!(told.contains("run `postrider migrate`"), "{told}");
 
     for command in compose_commands("migrate") {
         installation.run(&words(&command));
@@ -268,13 +292,31 @@ async fn the_documented_commands_lead_from_nothing_to_the_first_mail() {
     let sources = installation.admin(&["source", "list"]);
     assert_eq!(sources[0]["ehlo"], "mta-1.example.com", "{sources}");
 
-    // Shut out within seconds, for the running processes too.
+    // Shut out within seconds, for the running processes too; mail accepted before is delivered.
+    let mut later = message("mail.acme.test", "bo@customer.test");
+    let at = Clock::system().now() + LATER;
+    later["send_at"] = at.format(&Rfc3339).unwrap().into();
+    let waiting = customer.send(&later).await;
     let disabled = installation.admin(&["account", "disable", "acme"]);
-    assert_eq!(disabled["revoked_keys"], 2, "{disabled}");
+    assert!(disabled["disabled_at"].is_string(), "{disabled}");
+    let listed = installation.admin(&["account", "list"]);
+    assert_eq!(listed[0]["disabled_at"], disabled["disabled_at"]);
     until("the key is refused", PATIENCE, || async {
-        (customer.get("/v1/emails").await.status == 401).then_some(())
+        let answer = customer.get("/v1/emails").await;
+        (answer.status == 403 && answer.json()["code"] == "account_disabled").then_some(())
     })
     .await;
+    until("what waited arrives", PATIENCE, || async {
+        (sink.receipts().len() == 2).then_some(())
+    })
+    .await;
+    let enabled = installation.admin(&["account", "enable", "acme"]);
+    assert!(enabled["disabled_at"].is_null(), "{enabled}");
+    until("the key is good again", PATIENCE, || async {
+        (customer.get("/v1/emails").await.status == 200).then_some(())
+    })
+    .await;
+    customer.becomes(&waiting, "delivered").await;
 }
 
 /// The three commands of the manual, and what the others say about their work.
@@ -282,11 +324,40 @@ fn set_up_an_account(installation: &Installation) -> String {
     let account = installation.admin(&["account", "create", "acme"]);
     let id = account["id"].as_str().unwrap();
     let domain = installation.admin(&["domain", "create", "mail.acme.test", "--account", id]);
-    let record = &domain["dns_records"][0];
-    assert_eq!(record["name"], "pr1._domainkey.mail.acme.test");
+    let records = domain["dns_records"].as_array().unwrap();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let word = |field: &str| record[field].as_str().unwrap_or("-").to_owned();
+            (word("purpose"), word("type"), record["required"] == true)
+        })
+        .collect();
+    let expected = [
+        ("dkim", "TXT", true),
+        ("return_path", "CNAME", false),
+        ("spf", "TXT", false),
+        ("dmarc", "TXT", false),
+    ];
+    let expected =
+        expected.map(|(purpose, kind, required)| (purpose.into(), kind.into(), required));
+    assert_eq!(told, expected, "{domain}");
+    assert_eq!(records[0]["name"], "pr1._domainkey.mail.acme.test");
     assert!(
-        record["value"].as_str().unwrap().starts_with("v=DKIM1"),
-        "{record}"
+        records[0]["value"].as_str().unwrap().starts_with("v=DKIM1"),
+        "{domain}"
+    );
+    // Not again, and readable for people.
+    let shown = installation.run(&[
+        "admin",
+        "domain",
+        "create",
+        "mail.acme.test",
+        "--account",
+        id,
+    ]);
+    assert!(
+        shown.contains("PURPOSE") && shown.contains("bounces.example.com"),
+        "{shown}"
     );
     let made = installation.admin(&["key", "create", "--account", "acme"]);
     let narrow = [

@@ -7,7 +7,8 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,12 +20,14 @@ use tokio::task::JoinHandle;
 use crate::{PATIENCE, place};
 
 /// How calls are answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// With this status.
     Status(u16),
     /// With this status, after so long.
     Slowly(Duration, u16),
+    /// With 307 and this place to go to instead.
+    RedirectsTo(String),
     /// Never.
     Hangs,
 }
@@ -149,10 +152,11 @@ impl Drop for WebhookReceiver {
     }
 }
 
-async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let manner = *desk.manner.borrow();
+async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
+    let manner = desk.manner.borrow().clone();
     let answered = match manner {
         Manner::Status(status) | Manner::Slowly(_, status) => status,
+        Manner::RedirectsTo(_) => StatusCode::TEMPORARY_REDIRECT.as_u16(),
         Manner::Hangs => 0,
     };
     desk.calls.send_modify(|calls| {
@@ -163,11 +167,13 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Stat
         })
     });
     match manner {
-        Manner::Status(status) => StatusCode::from_u16(status).unwrap(),
-        Manner::Slowly(pause, status) => {
-            tokio::time::sleep(pause).await;
-            StatusCode::from_u16(status).unwrap()
+        Manner::Status(_) => {}
+        Manner::Slowly(pause, _) => tokio::time::sleep(pause).await,
+        Manner::RedirectsTo(place) => {
+            let location = [(header::LOCATION, place)];
+            return (StatusCode::TEMPORARY_REDIRECT, location).into_response();
         }
         Manner::Hangs => pending().await,
     }
+    StatusCode::from_u16(answered).unwrap().into_response()
 }

@@ -88,6 +88,7 @@ pub struct SinkOptions {
     latency_ms: RangeInclusive<u64>,
     script: Script,
     starttls: bool,
+    keeps_commands: bool,
     address: SocketAddr,
 }
 
@@ -113,6 +114,14 @@ impl SinkOptions {
         }
     }
 
+    /// Remembers every command, for [`Sink::commands`].
+    pub fn keeps_commands(self) -> Self {
+        Self {
+            keeps_commands: true,
+            ..self
+        }
+    }
+
     /// Listens there.
     pub fn at(self, address: SocketAddr) -> Self {
         Self { address, ..self }
@@ -125,6 +134,7 @@ impl SinkOptions {
             latency_ms: self.latency_ms,
             script: self.script,
             tls: self.starttls.then(tls_acceptor),
+            commands: self.keeps_commands.then(Mutex::default),
             receipts: Mutex::default(),
             dots: watch::Sender::new(0),
             hanging: watch::Sender::new(None),
@@ -164,6 +174,7 @@ impl Sink {
             latency_ms: 0..=0,
             script: Arc::new(|_| Verdict::Accept),
             starttls: false,
+            keeps_commands: false,
             address: place::free_address(),
         }
     }
@@ -171,6 +182,12 @@ impl Sink {
     /// Every final dot so far.
     pub fn receipts(&self) -> Vec<Receipt> {
         self.shared.receipts.lock().unwrap().clone()
+    }
+
+    /// Every command so far, as it was written, if they are kept.
+    pub fn commands(&self) -> Vec<String> {
+        let commands = self.shared.commands.as_ref();
+        commands.unwrap().lock().unwrap().clone()
     }
 
     /// Number of final dots so far.
@@ -223,6 +240,7 @@ pub(crate) struct Shared {
     pub(crate) latency_ms: RangeInclusive<u64>,
     pub(crate) tls: Option<TlsAcceptor>,
     script: Script,
+    commands: Option<Mutex<Vec<String>>>,
     receipts: Mutex<Vec<Receipt>>,
     dots: watch::Sender<usize>,
     hanging: watch::Sender<Option<String>>,
@@ -247,6 +265,13 @@ impl Shared {
             mail_from: mail_from.to_owned(),
             earlier,
         })
+    }
+
+    /// Remembers a command if that is wanted.
+    pub(crate) fn heard(&self, line: &str) {
+        if let Some(commands) = &self.commands {
+            commands.lock().unwrap().push(line.to_owned());
+        }
     }
 
     /// Remembers a dot; its number.

@@ -39,6 +39,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     }
     // The client's going away is an end like any other.
     while let Ok(Some(line)) = session.line().await {
+        session.shared.heard(&line);
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
         let step = match verb.to_ascii_uppercase().as_str() {
             "EHLO" => session.ehlo(rest).await,
@@ -216,7 +217,18 @@ impl Session {
 fn path(rest: &str, keyword: &str) -> Option<String> {
     let named = rest.get(..keyword.len())?.eq_ignore_ascii_case(keyword);
     let path = rest[keyword.len()..].strip_prefix('<')?;
-    named.then(|| path.split_once('>').map(|(path, _)| path.to_owned()))?
+    named.then(|| Some(path[..end_of_path(path)?].to_owned()))?
+}
+
+/// Where the bracket is that ends the path: a quoted local part may hold one too (RFC 5321, 4.1.2).
+fn end_of_path(path: &str) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    path.bytes().position(|octet| {
+        let ends = octet == b'>' && !quoted;
+        quoted ^= octet == b'"' && !escaped;
+        escaped = octet == b'\\' && quoted && !escaped;
+        ends
+    })
 }
 
 fn test_id(content: &[u8]) -> String {

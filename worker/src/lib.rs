@@ -9,6 +9,7 @@
 mod domains;
 mod metrics;
 mod search;
+mod search_pages;
 mod upkeep;
 pub mod webhooks;
 

@@ -1,22 +1,21 @@
-//! Fills the index that mail is searched with from the event log, a second or so behind it. One
+//! Fills the index that mail is searched with from the event log, seconds behind it. One
 //! worker at a time does; rows and cursor are written in one statement, so that neither a crash nor
 //! a second worker that believes to be the one loses or repeats a page.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use mail::ids::{EventId, MessageId, NodeId};
+use mail::ids::{EventId, NodeId};
 use service::clock::Clock;
 use service::shutdown::Shutdown;
-use store::{LogCursor, SearchLease, SearchPage, SearchRow, Store, StoreError};
+use store::{LogCursor, SearchLease, SearchPage, Store, StoreError};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::metrics::SearchMetrics;
+use crate::search_pages::{Pages, Ready};
 
 const PAGE_EVENTS: i64 = 5_000;
-/// Pause at the end of the log. Not shorter: most mail is delivered within a second, and a delivery
-/// that was queued and delivered in the same page is written once instead of twice.
+/// Pause at the end of the log. Not shorter: it is also how long a page waits for the next one.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(2);
 const LEASE_TTL: Duration = Duration::from_secs(15);
@@ -40,6 +39,8 @@ struct Reader {
     lease: SearchLease,
     /// Read up to here.
     at: LogCursor,
+    /// Read, and behind the saved cursor.
+    pages: Pages,
     /// Lowest event id worth looking at.
     lowest: Uuid,
     /// When the lease was renewed and the cursor saved.
@@ -124,18 +125,19 @@ impl Indexer {
             None => Reader {
                 lease,
                 at: lease.cursor,
+                pages: Pages::default(),
                 // The cursor may be of any age.
                 lowest: Uuid::nil(),
                 renewed,
             },
         };
-        if reader.at == reader.lease.cursor {
+        if reader.at == reader.lease.cursor || !reader.pages.is_empty() {
             return Ok(Some(reader));
         }
         // Nothing was found for a while: what was looked at need not be looked at again.
         let at = reader.at;
-        let is_saved = self.store.write_search(&reader.lease, at, &[]).await?;
-        Ok(is_saved.then(|| reader.saved(at)))
+        let is_saved = self.store.write_search(&reader.lease, at, &[], &[]);
+        Ok(is_saved.await?.then(|| reader.saved(at)))
     }
 
     /// False when another reader has taken over.
@@ -148,16 +150,27 @@ impl Indexer {
             let last = page.last.unwrap_or(reader.at);
             (last, age_secs(EventId::from_uuid(last.id), now))
         };
-        let rows = latest(page.rows);
         reader.at = to;
-        if !rows.is_empty() || !page.complete {
-            if !self.store.write_search(&reader.lease, to, &rows).await? {
-                return Ok(false);
-            }
-            reader.lease.cursor = to;
-            self.metrics.rows.inc_by(rows.len() as u64);
+        let ready = reader.pages.push(&page.events, to);
+        if let Some(ready) = ready
+            && !self.write_ready(reader, &ready).await?
+        {
+            return Ok(false);
         }
         self.metrics.lag_seconds.set(lag_secs);
+        Ok(true)
+    }
+
+    async fn write_ready(&self, reader: &mut Reader, ready: &Ready) -> Result<bool, StoreError> {
+        let rows = self.store.search_rows(&ready.new).await?;
+        let (lease, changes) = (&reader.lease, &ready.changes);
+        let written = self.store.write_search(lease, ready.to, &rows, changes);
+        if !written.await? {
+            return Ok(false);
+        }
+        reader.lease.cursor = ready.to;
+        let rows = rows.len() + changes.len();
+        self.metrics.rows.inc_by(rows as u64);
         Ok(true)
     }
 }
@@ -167,22 +180,6 @@ impl Reader {
         self.lease.cursor = at;
         self
     }
-}
-
-/// The last word of the log about each delivery.
-fn latest(rows: Vec<SearchRow>) -> Vec<SearchRow> {
-    let mut latest: HashMap<(MessageId, u16), SearchRow> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let key = (row.message, row.rcpt);
-        // Of two with one number the later one counts, as when a message is shown.
-        if latest
-            .get(&key)
-            .is_none_or(|known| known.sequence <= row.sequence)
-        {
-            latest.insert(key, row);
-        }
-    }
-    latest.into_values().collect()
 }
 
 /// Seconds since the event happened; 0 for one from a clock ahead of ours.
@@ -196,46 +193,4 @@ fn age_secs(event: EventId, now: time::OffsetDateTime) -> f64 {
 fn lowest_id(at: time::OffsetDateTime) -> Uuid {
     let unix_ms = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     Uuid::from_u128(u128::from(unix_ms) << 80)
-}
-
-#[cfg(test)]
-mod tests {
-    use mail::event::DeliveryStatus;
-    use store::{AccountNo, StreamNo};
-
-    use super::*;
-
-    fn row(rcpt: u16, sequence: u16, status: DeliveryStatus) -> SearchRow {
-        SearchRow {
-            message: MessageId::from_time_and_random(1, [7; 10]),
-            rcpt,
-            status,
-            sequence,
-            account: AccountNo(1),
-            stream: StreamNo(1),
-            test: false,
-            sender: "hello@acme.test".into(),
-            recipient: "ana@example.com".into(),
-            tags: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn of_each_delivery_the_last_word_counts() {
-        let mut found = latest(vec![
-            row(0, 1, DeliveryStatus::Queued),
-            row(1, 1, DeliveryStatus::Queued),
-            row(0, 3, DeliveryStatus::Delivered),
-            row(0, 2, DeliveryStatus::Deferred),
-            row(0, 3, DeliveryStatus::Bounced),
-        ]);
-        found.sort_by_key(|row| row.rcpt);
-        assert_eq!(
-            found,
-            [
-                row(0, 3, DeliveryStatus::Bounced),
-                row(1, 1, DeliveryStatus::Queued)
-            ]
-        );
-    }
 }

@@ -98,11 +98,15 @@ async fn killed_workers_lose_nothing_and_write_nothing_twice() {
     indexed_becomes(&platform, DeliveryStatus::Delivered, ROUNDS * 1_000).await;
     indexed_becomes(&platform, DeliveryStatus::Queued, ROUNDS * 3_000).await;
     worker.stop().await;
-    let tags: i64 = sqlx::query_scalar("SELECT count(*) FROM email_tag")
-        .fetch_one(&platform.pool)
-        .await
-        .unwrap();
-    assert_eq!(tags, ROUNDS * 4_000);
+    let outside = "SELECT count(*) FROM email_search s WHERE NOT EXISTS (
+                     SELECT FROM email_span p
+                     WHERE p.key = s.tags[1] AND s.message_id BETWEEN p.first_id AND p.last_id)";
+    let twice = "SELECT count(*) - count(DISTINCT (key, last_id)) FROM email_span";
+    for wrong in [outside, twice] {
+        let count = sqlx::query_scalar(wrong).fetch_one(&platform.pool);
+        let count: i64 = count.await.unwrap();
+        assert_eq!(count, 0, "{wrong}");
+    }
 }
 
 #[tokio::test]

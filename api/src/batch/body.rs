@@ -1,12 +1,13 @@
 //! The JSON of a batch: an array of messages, or an object with defaults. Every message is read on
 //! its own, so that a wrong shape is the fault of that message only. Fills in nothing.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use mail::message_fields::SendRequest;
 use mail::message_fields::bounded::TOO_MANY;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::json;
@@ -21,6 +22,8 @@ pub(super) struct BatchBody {
     pub(super) messages_pointer: &'static str,
     pub(super) defaults: SendRequest,
     pub(super) messages: Vec<Result<SendRequest, Problem>>,
+    /// Whether anybody gives variables, the defaults or a message: then all messages are templates.
+    pub(super) uses_variables: bool,
 }
 
 #[derive(Deserialize)]
@@ -90,15 +93,29 @@ pub(super) fn read(body: &[u8], max: usize) -> Result<BatchBody, Problem> {
         Some(defaults) => read_message(&defaults).map_err(|problem| below("/defaults", problem))?,
         None => SendRequest::default(),
     };
-    let messages = messages
-        .into_iter()
-        .map(|message| read_message(&message))
-        .collect();
+    let mut uses_variables = defaults.variables.is_some();
+    let messages = messages.into_iter().map(|message| {
+        let read = read_message(&message);
+        uses_variables |= match &read {
+            Ok(read) => read.variables.is_some(),
+            Err(_) => names_variables(&message),
+        };
+        read
+    });
+    let messages = messages.collect();
     Ok(BatchBody {
         messages_pointer,
         defaults,
         messages,
+        uses_variables,
     })
+}
+
+/// Whether a message that is refused gives variables. It counts: what the others say must not turn
+/// from templates into plain text because one of them has a fault.
+fn names_variables(message: &RawValue) -> bool {
+    let fields = serde_json::from_str::<HashMap<String, Option<IgnoredAny>>>(message.get());
+    fields.is_ok_and(|fields| fields.get("variables").is_some_and(Option::is_some))
 }
 
 fn read_message(message: &RawValue) -> Result<SendRequest, Problem> {

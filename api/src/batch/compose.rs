@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mail::compose::{ComposeContext, ComposedHeader, Entity, compose_entity, compose_header};
 use mail::content_source::{ContentFields, ContentTemplate, fill_in_envelope, parse_envelope};
 use mail::dkim::body_hash;
@@ -31,6 +32,8 @@ const ENCODED_MAX: usize = 3;
 const FILLED_IN_FACTOR: usize = 8;
 
 const TOGETHER: &str = "the messages of a batch together";
+/// Why a message without variables is a template: whoever wrote it may not have expected that.
+const BY_OTHERS: &str = "it is a template because variables are given elsewhere in this batch";
 
 /// A message, or what is wrong with it.
 pub(super) struct Item {
@@ -43,17 +46,39 @@ pub(super) struct Place {
     pointer: String,
     /// Names of the fields that come from the defaults.
     from_defaults: Vec<&'static str>,
+    /// Whether the message gives variables itself.
+    gives_variables: bool,
 }
 
 impl Place {
     /// The pointer into the body for one into the message: a field may have come from the defaults.
     pub(super) fn locate(&self, pointer: &str) -> String {
-        let field = pointer.split('/').nth(1).unwrap_or_default();
-        let object = match self.from_defaults.contains(&field) {
+        let object = match self.is_from_defaults(pointer) {
             true => "/defaults",
             false => self.pointer.as_str(),
         };
         format!("{object}{pointer}")
+    }
+
+    fn is_from_defaults(&self, pointer: &str) -> bool {
+        let field = pointer.split('/').nth(1).unwrap_or_default();
+        self.from_defaults.contains(&field)
+    }
+
+    /// The same error with its pointer into the body. What is wrong with the defaults is the same
+    /// for everybody, and told once.
+    fn tell(&self, error: FieldError) -> FieldError {
+        let is_unexpected = !self.gives_variables
+            && !self.is_from_defaults(&error.pointer)
+            && error.is_of_template();
+        FieldError {
+            pointer: self.locate(&error.pointer),
+            detail: match is_unexpected {
+                true => format!("{}; {BY_OTHERS}", error.detail),
+                false => error.detail,
+            },
+            ..error
+        }
     }
 }
 
@@ -76,10 +101,12 @@ pub(super) fn compose_all(
             let mut place = Place {
                 pointer: format!("{pointer}/{index}"),
                 from_defaults: Vec::new(),
+                gives_variables: false,
             };
             let made = match draft {
                 Ok(mut draft) => {
                     place.from_defaults = std::mem::take(&mut draft.from_defaults);
+                    place.gives_variables = draft.gives_variables;
                     let made = composer.compose(draft, &contents);
                     made.map_err(|fault| fault.into_problem(&place))
                 }
@@ -135,10 +162,7 @@ impl Fault {
         // Content that is too long is told by its place in the message.
         let code = refusal(errors.clone()).code();
         let errors = errors.into_iter().take(ERRORS_MAX);
-        let errors = errors.map(|error| FieldError {
-            pointer: place.locate(&error.pointer),
-            ..error
-        });
+        let errors = errors.map(|error| place.tell(error));
         Problem::fields(errors).with_code(code)
     }
 }
@@ -334,7 +358,7 @@ fn make_shared(
             kind,
             class: config.retention,
             header_len,
-            bytes,
+            bytes: Bytes::from(bytes),
             body_hash,
         })
     };

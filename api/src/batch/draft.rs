@@ -27,6 +27,8 @@ pub(super) struct Draft {
     /// Without content and variables.
     pub(super) request: SendRequest,
     pub(super) variables: Option<Result<Variables, FieldError>>,
+    /// Whether it gives variables itself. Else it may be a template because of others.
+    pub(super) gives_variables: bool,
     pub(super) share: Share,
     /// Names of the fields that come from the defaults.
     pub(super) from_defaults: Vec<&'static str>,
@@ -51,10 +53,15 @@ pub(super) fn draft_all(body: BatchBody, config: &ApiConfig) -> Result<Drafts, P
         .map(|given| variables::parse(given.get()))
         .transpose()
         .map_err(|error| below("/defaults", Problem::fields([error])))?;
+    let uses_variables = body.uses_variables;
     let mut contents = Contents::new(ContentFields::take(&mut defaults));
     let mut draft = |mut request: SendRequest| {
         let given = request.variables.take();
-        let variables = variables_of(given.as_deref(), default_variables.as_ref(), max_octets);
+        let variables = uses_variables.then(|| {
+            let own = given.as_ref().map(|given| variables::parse(given.get()));
+            let own = own.unwrap_or_else(|| Ok(VariableMap::new()))?;
+            Variables::new(own, default_variables.as_ref(), max_octets)
+        });
         let own = ContentFields::take(&mut request);
         let mut from_defaults = fill_in_absent(&mut request, &defaults);
         let (content, filled_in) = contents.number(own);
@@ -66,6 +73,7 @@ pub(super) fn draft_all(body: BatchBody, config: &ApiConfig) -> Result<Drafts, P
                 as_template: variables.is_some() && contents.is_template(content),
             },
             variables,
+            gives_variables: given.is_some(),
             from_defaults,
         }
     };
@@ -74,19 +82,6 @@ pub(super) fn draft_all(body: BatchBody, config: &ApiConfig) -> Result<Drafts, P
         messages: messages.map(|message| message.map(&mut draft)).collect(),
         contents: contents.all,
     })
-}
-
-/// None when neither message nor defaults have any: then nothing is a template.
-fn variables_of(
-    given: Option<&serde_json::value::RawValue>,
-    defaults: Option<&VariableMap>,
-    max_octets: usize,
-) -> Option<Result<Variables, FieldError>> {
-    let own = match given {
-        Some(given) => variables::parse(given.get()),
-        None => Ok(defaults.map(|_| VariableMap::new())?),
-    };
-    Some(own.and_then(|own| Variables::new(own, defaults, max_octets)))
 }
 
 /// The different contents of a batch, in the order they came.

@@ -63,7 +63,7 @@ pub(crate) enum BatchRequestSchema {
 pub(crate) struct BatchWithDefaultsSchema {
     /// Fields of an email. A field that a message leaves out comes from here, as a whole; only
     /// `variables` are filled in name by name. Content that messages take from here is composed,
-    /// sent and stored once.
+    /// sent and stored once. `variables` here make every message a template.
     defaults: Option<serde_json::Map<String, serde_json::Value>>,
     /// 1 to 1,000 emails; with their defaults, each is one that could be sent alone.
     #[schema(min_items = 1, max_items = 1000)]
@@ -77,6 +77,12 @@ pub(crate) struct BatchWithDefaultsSchema {
 /// When no message is good, or one is bad and `mode` is `strict`, nothing is sent and the answer is
 /// 422 with everything that is wrong; pointers lead into the body of the request, such as
 /// `/messages/3/to/0`, `/3/to/0` (an array), or `/defaults/from`.
+///
+/// As soon as the defaults or one message give `variables`, even `{}`, every message of the request
+/// is a template, and one that gives none has those of the defaults only: a variable it lacks is an
+/// error of that message, `undefined_variable` at `/messages/3/variables`, and never mail with
+/// `{{ name }}` in it. `{% raw %}` keeps braces as they are. Without any `variables` in the request
+/// braces are plain text.
 #[utoipa::path(
     post,
     path = PATH,

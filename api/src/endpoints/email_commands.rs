@@ -116,7 +116,9 @@ pub(crate) struct ChangedEmail {
 /// Send an email at another time
 ///
 /// Moves the deliveries that were not attempted yet; how long they are retried counts from the new
-/// time.
+/// time. Each gets an event `email.scheduled`, or `email.queued` when the new time is now, with the
+/// new `send_at` in its `data`. The event takes the place of the delivery's first one and repeats
+/// its `sequence`, 1, however often the email is moved: of the two the later `timestamp` counts.
 #[utoipa::path(
     patch,
     path = "/v1/emails/{id}",

@@ -16,6 +16,7 @@ use crate::extract::Parameters;
 use crate::openapi::{CommonProblems, ParameterProblem};
 use crate::page::{Page, PageParameters, PageRequest};
 use crate::problem::{Code, FieldProblem, Problem};
+use crate::query_address::with_plus;
 use crate::state::AppState;
 use crate::timestamp::Timestamp;
 
@@ -33,7 +34,8 @@ pub(crate) struct EmailParameters {
     limit: Option<usize>,
     /// The `next` of the page before.
     after: Option<String>,
-    /// Address of a recipient (to, cc or bcc); upper and lower case make no difference.
+    /// Address of a recipient (to, cc or bcc); upper and lower case make no difference, and a `+` in
+    /// it may stand as it is.
     #[param(example = "ana@example.com")]
     recipient: Option<String>,
     /// Domain of a recipient; domains below it do not count.
@@ -146,7 +148,7 @@ async fn filter(
         test_only: principal.test,
         sender_domains: principal.domains().map(<[_]>::to_vec),
         recipient: wrong.parsed("recipient", given.recipient, |text| {
-            EmailAddress::parse(text).map_err(|error| error.to_string())
+            EmailAddress::parse(&with_plus(text)).map_err(|error| error.to_string())
         }),
         recipient_domain: wrong.parsed("recipient_domain", given.recipient_domain, domain),
         from: wrong.parsed("from", given.from, sender),
@@ -176,7 +178,7 @@ fn domain(text: &str) -> Result<DomainName, String> {
 
 fn sender(text: &str) -> Result<SenderFilter, String> {
     if text.contains('@') {
-        let address = EmailAddress::parse(text).map_err(|error| error.to_string())?;
+        let address = EmailAddress::parse(&with_plus(text)).map_err(|error| error.to_string())?;
         return Ok(SenderFilter::Address(address));
     }
     domain(text).map(SenderFilter::Domain)

@@ -67,7 +67,8 @@ pub(crate) struct EmailRequestSchema {
     require_tls: Option<bool>,
     /// Values for `{{ name }}` in `subject`, `html`, `text` and the values of `headers`, which are
     /// templates in the syntax of MiniJinja when this is given (`{}` counts) and plain text when it
-    /// is not. Values are escaped in `html`. A variable that is not given is an error.
+    /// is not. Values are escaped in `html`. A variable that is not given is an error. In a batch
+    /// the `variables` of one message, or of the defaults, make all of its messages templates.
     #[schema(value_type = Option<HashMap<String, serde_json::Value>>, example = json!({"name": "Ana"}))]
     variables: Option<serde_json::Map<String, serde_json::Value>>,
 }

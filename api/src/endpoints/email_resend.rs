@@ -310,7 +310,7 @@ impl Again<'_> {
                 kind: ContentKind::Message,
                 class: state.config.retention,
                 header_len: stamped.header_len,
-                bytes: stamped.bytes,
+                bytes: stamped.bytes.into(),
                 body_hash: whole.body_hash,
             }),
         };

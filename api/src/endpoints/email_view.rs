@@ -93,8 +93,13 @@ struct EventView {
     kind: EventType,
     #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
-    /// Counts within the delivery.
+    /// Counts within the delivery. A move repeats the 1 of the event whose place it takes: of events
+    /// with the same number the later one counts.
     sequence: u16,
+    /// The time it is to go: of `email.scheduled`, and of an `email.queued` that a move to now made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false, value_type = String, format = DateTime)]
+    send_at: Option<Timestamp>,
     /// True for exactly one event of a delivery.
     #[serde(rename = "final")]
     is_final: bool,
@@ -218,6 +223,7 @@ impl EventView {
             kind: event.kind,
             timestamp: Timestamp::of_id(event.id.unix_ms()),
             sequence: event.sequence,
+            send_at: event.send_at().map(Timestamp::from),
             is_final: event.flags.contains(EventFlags::FINAL),
             out_of_band: event.flags.contains(EventFlags::OUT_OF_BAND),
         }

@@ -24,5 +24,7 @@ pub(crate) mod suppressions;
 pub(crate) mod transcripts;
 pub(crate) mod webhook_calls;
 mod webhook_fields;
+mod webhook_replay_request;
 pub(crate) mod webhook_replays;
+pub(crate) mod webhook_secrets;
 pub(crate) mod webhooks;

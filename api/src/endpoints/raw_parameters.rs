@@ -11,6 +11,8 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use utoipa::IntoParams;
 
+use crate::query_address::{list_with_plus, with_plus};
+
 const FROM_HEADER: HeaderName = HeaderName::from_static("x-postrider-from");
 const TO_HEADER: HeaderName = HeaderName::from_static("x-postrider-to");
 /// Parameters that are looked at; more are too many for any request that is right.
@@ -25,7 +27,8 @@ pub(crate) struct RawParameters {
     #[param(nullable = false)]
     from: Option<String>,
     /// Recipients, repeated or with commas; those in To, Cc and Bcc of the message if left out.
-    /// Also as the header `X-Postrider-To`.
+    /// Also as the header `X-Postrider-To`. A `+` within an address may stand as it is; before one it
+    /// is `%2B`.
     #[param(required = false)]
     to: Vec<String>,
     /// A word to find and count the message by; may be repeated.
@@ -84,10 +87,13 @@ impl RawParameters {
         }
     }
 
-    fn set(&mut self, name: &str, value: String) -> Result<(), FieldError> {
+    fn set(&mut self, name: &str, mut value: String) -> Result<(), FieldError> {
+        if name == "from" {
+            value = with_plus(&value).into_owned();
+        }
         let place = match name {
             "to" => {
-                self.to.push(value);
+                self.to.push(list_with_plus(&value));
                 return Ok(());
             }
             "tag" => {
@@ -176,14 +182,14 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(FROM_HEADER, HeaderValue::from_static("b@acme.test"));
         headers.append(TO_HEADER, HeaderValue::from_static("c@d.example"));
-        let query = "to=a%40b.example&to=x@y.example,z@y.example&tag=one&tag=two+words&\
+        let query = "to=a+1%40b.example&to=x@y.example,+z%2B2@y.example&tag=one&tag=two+words&\
                      metadata=%7B%22k%22%3A%22v%22%7D&require_tls=true&expires_in=4h";
         let parameters = RawParameters::parse(query, &headers).unwrap();
         let fields = parameters.fields();
         assert_eq!(fields.from, Some("b@acme.test"));
         assert_eq!(
             fields.to,
-            ["a@b.example", "x@y.example,z@y.example", "c@d.example"]
+            ["a+1@b.example", "x@y.example,z+2@y.example", "c@d.example"]
         );
         assert_eq!(fields.handling.tags, ["one", "two words"]);
         assert_eq!(fields.handling.metadata["k"], "v");

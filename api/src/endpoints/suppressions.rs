@@ -17,6 +17,7 @@ use crate::extract::{JsonBody, Parameters, PathId};
 use crate::openapi::{BodyProblems, CommonProblems, NotFoundProblem, ParameterProblem};
 use crate::page::{Page, PageParameters, PageRequest};
 use crate::problem::{Code, FieldProblem, Problem};
+use crate::query_address::with_plus;
 use crate::random;
 use crate::state::AppState;
 use crate::timestamp::Timestamp;
@@ -203,7 +204,7 @@ async fn find_stream(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SuppressionParameters {
-    /// Only entries of this address, whatever the case of its letters.
+    /// Only entries of this address, whatever the case of its letters; a `+` in it may stand as it is.
     address: Option<String>,
     /// Only entries made for this reason: hard_bounce, complaint, unsubscribe or manual.
     reason: Option<String>,
@@ -241,7 +242,8 @@ pub(crate) async fn list(
     };
     let page = PageParameters::new(wanted.limit, wanted.after);
     let PageRequest { limit, after } = page.parse::<SuppressionId>()?;
-    let address = wanted.address.as_deref().map(parse_address).transpose();
+    let address = wanted.address.as_deref().map(with_plus);
+    let address = address.as_deref().map(parse_address).transpose();
     let reason = wanted.reason.as_deref().map(parse_reason).transpose();
     let stream = match &wanted.stream {
         Some(name) => find_stream(&state, account, name).await?.map(Some),

@@ -142,6 +142,66 @@ async fn variables_are_filled_in_for_each_message() {
 }
 
 #[tokio::test]
+async fn no_message_beside_templates_goes_out_with_its_braces() {
+    let Some(platform) = Platform::start().await else {
+        return;
+    };
+    let lacks = |answer: &Answer, number: usize, pointer: &str| {
+        let item = &answer.json["data"][number];
+        let expected = [(pointer, "undefined_variable")];
+        assert_eq!(item_fields(item), expected, "{}", answer.json);
+        let detail = item["error"]["errors"][0]["detail"].as_str().unwrap();
+        assert!(detail.contains("`name`"), "{detail}");
+        assert!(detail.contains("elsewhere in this batch"), "{detail}");
+    };
+    let defaults = json!({
+        "from": "hello@acme.test", "subject": "News",
+        "html": "<p>{{ name }}</p>", "text": "{{ title|default('friend') }}",
+    });
+    let ana = json!({"to": "ana@example.com", "variables": {"name": "Ana"}});
+    let bo = json!({"to": "bo@example.com"});
+    let cy = json!({"to": "cy@example.com", "html": "<p>you</p>"});
+    // What the one gives is not the other's; who needs nothing is filled in from nothing.
+    let body = json!({"defaults": defaults, "messages": [bo, ana, cy]});
+    let answer = platform.batch(&body).await;
+    lacks(&answer, 0, "/messages/0/variables");
+    let stored = platform.stored(&answer).await;
+    assert_eq!(stored.len(), 2);
+    let text = String::from_utf8_lossy(&stored[1].bytes);
+    assert!(text.contains("friend") && !text.contains("{{"), "{text}");
+    // Variables count where they stand, even if there are none, or their message has a fault.
+    let mut of_defaults = defaults.clone();
+    of_defaults["variables"] = json!({});
+    let faulty = json!({"to": "di@example.com", "variables": {"name": "Di"}, "subjct": "Hi"});
+    for body in [
+        json!({"defaults": of_defaults, "messages": [bo, cy]}),
+        json!({"defaults": defaults, "messages": [bo, cy, faulty]}),
+    ] {
+        lacks(&platform.batch(&body).await, 0, "/messages/0/variables");
+    }
+    // An array is one request too: subject and headers like the body.
+    let mut plain = email();
+    plain["subject"] = json!("Hi {{ name }}");
+    let mut filled = email();
+    filled["variables"] = json!({});
+    lacks(
+        &platform.batch(&json!([filled, plain])).await,
+        1,
+        "/1/variables",
+    );
+    plain["subject"] = json!("Hi {% raw %}{{ name }}{% endraw %}");
+    let answer = platform.batch(&json!([filled, plain])).await;
+    let stored = platform.stored(&answer).await;
+    assert!(stored[1].header.contains("Subject: Hi {{ name }}\r\n"));
+    // Nobody uses variables: null is none.
+    plain["subject"] = json!("Hi {{ name }}");
+    plain["variables"] = Value::Null;
+    let answer = platform.batch(&json!([plain, email()])).await;
+    let stored = platform.stored(&answer).await;
+    assert!(stored[0].header.contains("Subject: Hi {{ name }}\r\n"));
+}
+
+#[tokio::test]
 async fn good_messages_are_sent_and_bad_ones_are_told_in_order() {
     let Some(platform) = Platform::start().await else {
         return;

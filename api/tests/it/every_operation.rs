@@ -11,7 +11,7 @@ use axum::http::{Method, Request, header};
 use serde_json::{Value, json};
 
 use crate::api_keys::{made, one, wanted};
-use crate::platform::{ALL_SCOPES, Answer, Platform, insert_key, with_key};
+use crate::platform::{ALL_SCOPES, Answer, Platform, email, insert_key, with_key};
 
 /// An operation that needs a key.
 struct Operation {
@@ -123,6 +123,37 @@ async fn no_operation_is_open_to_a_key_that_may_not_be_used() {
         let answer = operation.ask(&platform, &local, Some("192.0.2.7:9")).await;
         assert_ne!(answer.code(), "network_not_allowed", "{}", operation.name);
     }
+}
+
+#[tokio::test]
+async fn every_operation_is_shut_to_a_disabled_account_until_it_is_enabled() {
+    let Some(platform) = Platform::start().await else {
+        return;
+    };
+    let stranger = platform.other_account("other.test").await;
+    let sent = platform.accepted(&platform.live_key, &email()).await;
+    let (store, account) = (&platform.state.store, platform.account.no);
+    let now = platform.state.clock.now();
+    store
+        .set_account_disabled(account, true, now)
+        .await
+        .unwrap();
+    for operation in operations() {
+        for key in [&platform.live_key, &platform.test_key] {
+            let answer = operation.ask(&platform, key, None).await;
+            operation.expect(&answer, 403, "account_disabled");
+        }
+        let answer = operation.ask(&platform, &stranger, None).await;
+        assert_ne!(answer.code(), "account_disabled", "{}", operation.name);
+    }
+    store
+        .set_account_disabled(account, false, now)
+        .await
+        .unwrap();
+    // What was accepted stayed in the queue, and the keys are what they were.
+    let path = format!("/v1/emails/{}", sent.id());
+    let shown = platform.get(&platform.live_key, &path).await;
+    assert_eq!(shown.json["status"], "queued", "{}", shown.json);
 }
 
 #[tokio::test]

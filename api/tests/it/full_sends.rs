@@ -169,6 +169,7 @@ async fn a_message_for_later_is_scheduled_and_lives_from_then_on() {
     let delivery = &view["deliveries"][0];
     assert_eq!(delivery["status"], "scheduled");
     assert_eq!(delivery["events"][0]["type"], "email.scheduled");
+    assert_eq!(delivery["events"][0]["send_at"], answer.json["send_at"]);
     assert_eq!(delivery["next_attempt_at"], answer.json["send_at"]);
 
     let cursors: Vec<_> = (0..16)

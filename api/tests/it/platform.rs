@@ -1,8 +1,8 @@
 //! The interface under test: the real router on a database of its own, and a client for it.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
-use api::{ApiConfig, ApiMetrics, AppState, Callers};
+use api::{ApiConfig, ApiMetrics, AppParts, AppState, Callers};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
@@ -13,15 +13,13 @@ use mail::retry::StreamClass;
 use serde_json::Value;
 use service::clock::Clock;
 use service::metrics::Metrics;
-use service::pg_cluster::{Binaries, ClusterOptions, Durability, PgCluster};
+use service::pg_cluster::Binaries;
 use service::resolver::Resolver;
 use service::shutdown::Shutdown;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use store::{Acceptor, Account, PoolKind, SealKey, Sealer, Store, StoreOptions};
 use tower::ServiceExt;
 
-/// Names a database that already runs, instead of a cluster of our own.
-const URL_ENV: &str = "POSTRIDER_TEST_DATABASE_URL";
+use crate::database::{Cluster, Database, database_url};
 
 /// Everything a key may do here.
 pub(crate) const ALL_SCOPES: &[&str] = &[
@@ -100,7 +98,7 @@ impl Platform {
         };
         change(&mut config);
         let registry = Arc::new(Metrics::new());
-        let state = AppState {
+        let state = AppState::from(AppParts {
             store: store.clone(),
             acceptor,
             sealer: Arc::new(Sealer::new(SealKey::new(1, [9; 32]), Vec::new())),
@@ -111,7 +109,7 @@ impl Platform {
             config: Arc::new(config),
             metrics: ApiMetrics::register(&registry).unwrap(),
             registry,
-        };
+        });
         let account = new_account(&state, "acme.test").await;
         let live_key = new_key(&state, &account, api::keys::KeyMode::Live, ALL_SCOPES).await;
         let test_key = new_key(&state, &account, api::keys::KeyMode::Test, ALL_SCOPES).await;
@@ -129,7 +127,10 @@ impl Platform {
 
     /// From now on records of domains are looked up there.
     pub(crate) fn ask_dns(&mut self, resolver: Resolver) {
-        self.state.resolver = resolver;
+        self.state = AppState::from(AppParts {
+            resolver,
+            ..AppParts::clone(&self.state)
+        });
         self.router = api::router(self.state.clone());
     }
 
@@ -373,68 +374,4 @@ pub(crate) async fn insert_key(
         .await
         .unwrap();
     (id, key.secret)
-}
-
-/// The server all tests of this process share; the last one to leave stops it.
-struct Cluster {
-    server: PgCluster,
-    _directory: tempfile::TempDir,
-}
-
-/// Where it is, and whose server it is on.
-type Database = (String, Option<Arc<Cluster>>);
-
-static CLUSTER: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
-
-async fn database_url() -> Option<Database> {
-    if let Ok(url) = std::env::var(URL_ENV) {
-        return Some((database_on(&url).await, None));
-    }
-    if let Err(error) = Binaries::find() {
-        eprintln!("SKIPPED: {error}; or set {URL_ENV}");
-        return None;
-    }
-    let mut shared = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
-    let cluster = shared
-        .upgrade()
-        .unwrap_or_else(|| Arc::new(Cluster::start()));
-    *shared = Arc::downgrade(&cluster);
-    drop(shared);
-    Some(cluster.database())
-}
-
-/// A new database on a server that already runs: two tests own domains of the same name.
-async fn database_on(server_url: &str) -> String {
-    let name = format!("api_{}", uuid::Uuid::new_v4().simple());
-    let mut server = PgConnection::connect(server_url).await.unwrap();
-    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-    sqlx::query(create).execute(&mut server).await.unwrap();
-    let (before_name, _) = server_url.rsplit_once('/').unwrap();
-    format!("{before_name}/{name}")
-}
-
-impl Cluster {
-    /// A new database, and the server kept alive for it.
-    fn database(self: Arc<Self>) -> Database {
-        let name = format!("api_{}", uuid::Uuid::new_v4().simple());
-        self.server.create_database(&name).unwrap();
-        (self.server.url(&name), Some(self))
-    }
-
-    fn start() -> Self {
-        let directory = tempfile::tempdir_in("/tmp").unwrap();
-        // As root the server runs as another user, who must be able to enter.
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(directory.path(), open).unwrap();
-        let server = PgCluster::start(ClusterOptions {
-            base_dir: directory.path().join("pg"),
-            durability: Durability::Fast,
-            bin_dir: None,
-        })
-        .unwrap();
-        Self {
-            server,
-            _directory: directory,
-        }
-    }
 }

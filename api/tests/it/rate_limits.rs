@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::keys::{KeyMode, generate};
-use api::{ApiMetrics, AppState, Callers, RateLimits};
+use api::{ApiMetrics, AppParts, AppState, Callers, RateLimits};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -54,10 +54,12 @@ impl Node {
     ) -> Self {
         let shared = RateLimitStore::connect(&redis.url()).unwrap();
         let registry = Arc::new(Metrics::new());
-        let mut state = platform.state.clone();
-        state.callers = Callers::new(&limits, Some(shared.clone()));
-        state.metrics = ApiMetrics::register(&registry).unwrap();
-        state.registry = registry;
+        let state = AppState::from(AppParts {
+            callers: Callers::new(&limits, Some(shared.clone())),
+            metrics: ApiMetrics::register(&registry).unwrap(),
+            registry,
+            ..AppParts::clone(&platform.state)
+        });
         let node = Self {
             router: api::router(state.clone()),
             state,

@@ -95,7 +95,7 @@ async fn the_list_comes_newest_first_in_pages_and_by_filters() {
         ("b@example.com", "unsubscribe", Some("news")),
         ("c@example.com", "complaint", None),
         ("a@example.com", "unsubscribe", Some("news")),
-        ("d@example.com", "hard_bounce", None),
+        ("d+1@example.com", "hard_bounce", None),
     ] {
         let body = json!({"address": address, "reason": reason, "stream": stream});
         let answer = platform.post(key, PATH, &body).await;
@@ -126,6 +126,7 @@ async fn the_list_comes_newest_first_in_pages_and_by_filters() {
         [] as [usize; 0]
     );
     assert_eq!(numbers(&listed("address=A%40Example.com").await), [3, 0]);
+    assert_eq!(numbers(&listed("address=d+1@example.com").await), [4]);
     let both = listed("address=a%40example.com&reason=manual").await;
     assert_eq!(numbers(&both), [0]);
     let both = listed("address=a%40example.com&stream=news").await;

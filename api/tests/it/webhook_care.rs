@@ -1,4 +1,4 @@
-//! Webhooks after they were made: changed, given another secret, tested, looked at and replayed.
+//! Webhooks after they were made: changed, given another secret, tested and looked at.
 
 use axum::body::Body;
 use axum::http::Method;
@@ -7,11 +7,12 @@ use mail::text::DbText;
 use serde_json::{Value, json};
 use store::{CallRecord, CallResult, EndpointSummary};
 
-use crate::platform::{Answer, Platform, email, fresh_uuid, json_request, with_key};
+use crate::platform::{Answer, Platform, fresh_uuid, json_request, with_key};
+use crate::webhook_replays::event;
 
 const PATH: &str = "/v1/webhooks";
 
-async fn made(platform: &Platform) -> String {
+pub(crate) async fn made(platform: &Platform) -> String {
     let body = json!({"url": "https://hooks.example.com/a", "events": ["email.queued"]});
     let made = platform.post(&platform.live_key, PATH, &body).await;
     assert_eq!(made.status, 201, "{}", made.json);
@@ -34,15 +35,6 @@ async fn patch(platform: &Platform, key: &str, path: &str, body: &Value) -> Answ
 async fn bare_post(platform: &Platform, key: &str, path: &str) -> Answer {
     let request = with_key(key, Method::POST, path).body(Body::empty());
     platform.send(request.unwrap()).await
-}
-
-/// An email of the account, and the id of its first event.
-async fn event(platform: &Platform) -> String {
-    let sent = platform.accepted(&platform.live_key, &email()).await;
-    let path = format!("/v1/emails/{}", sent.id());
-    let shown = platform.get(&platform.live_key, &path).await;
-    let event = &shown.json["deliveries"][0]["events"][0]["id"];
-    event.as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -288,85 +280,6 @@ async fn calls_are_listed_filtered_and_paged() {
     ] {
         let answer = platform.get(key, &format!("{list}?{query}")).await;
         answer.refused(422, "invalid_parameter");
-    }
-}
-
-#[tokio::test]
-async fn replays_are_asked_for_shown_and_cancelled() {
-    let Some(platform) = Platform::start().await else {
-        return;
-    };
-    let (key, path) = (&platform.live_key, made(&platform).await);
-    let (replay, replays) = (format!("{path}/replay"), format!("{path}/replays"));
-    let event = event(&platform).await;
-    let one = platform
-        .post(key, &replay, &json!({"event_id": event}))
-        .await;
-    assert_eq!(one.status, 202, "{}", one.json);
-    assert_eq!(one.json["event_id"], event.as_str());
-    assert_eq!(
-        (
-            &one.json["status"],
-            &one.json["events"],
-            &one.json["waiting"]
-        ),
-        (&json!("running"), &json!(1), &json!(1))
-    );
-
-    let from = platform.state.clock.now() - time::Duration::hours(1);
-    let from = from
-        .format(&time::format_description::well_known::Rfc3339)
-        .unwrap();
-    let range = json!({"from": from, "types": ["email.bounced", "email.queued"]});
-    let many = platform.post(key, &replay, &range).await;
-    assert_eq!(many.status, 202, "{}", many.json);
-    assert_eq!(many.json["types"], range["types"]);
-    platform
-        .post(key, &replay, &range)
-        .await
-        .refused(409, "conflict");
-    let listed = platform.get(key, &replays).await;
-    let mut ids: Vec<&str> = listed.json["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| one["id"].as_str().unwrap())
-        .collect();
-    let mut expected = [many.id(), one.id()];
-    ids.sort();
-    expected.sort();
-    assert_eq!(ids, expected);
-
-    let shown = platform.get(key, &format!("{replays}/{}", many.id())).await;
-    assert_eq!(shown.json, many.json);
-    let gone = platform
-        .delete(key, &format!("{replays}/{}", many.id()))
-        .await;
-    assert_eq!(
-        (gone.status.as_u16(), &gone.json["status"]),
-        (200, &json!("cancelled"))
-    );
-    assert_eq!(platform.post(key, &replay, &range).await.status, 202);
-
-    for (body, field) in [
-        (json!({}), ("", "required")),
-        (json!({"to": from}), ("", "required")),
-        (
-            json!({"event_id": "evt_\u{0}"}),
-            ("/event_id", "invalid_id"),
-        ),
-        (
-            json!({"from": "2020-01-01T00:00:00Z"}),
-            ("/from", "too_early"),
-        ),
-        (
-            json!({"from": from, "events": []}),
-            ("/events", "unknown_field"),
-        ),
-    ] {
-        let answer = platform.post(key, &replay, &body).await;
-        let fields = answer.refused(422, "validation_failed").fields();
-        assert_eq!(fields, [field], "{body}");
     }
 }
 

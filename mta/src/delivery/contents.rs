@@ -1,15 +1,19 @@
-//! Fetches message and content of deliveries about to be sent, many in one statement: whoever asks
-//! while a statement runs is in the next one.
+//! Message and content of deliveries about to be sent. What was accepted by this process a moment ago
+//! is still here; the rest is fetched, many in one statement: whoever asks while a statement runs is in
+//! the next one.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use mail::ids::MessageId;
 use store::{StoreError, StoredMessage};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use super::fill_in::fill_in;
+use super::fresh::Fresh;
 use crate::node::Node;
+use crate::sync::lock;
 
 /// Messages in one statement at most. Content is in memory from here to the end of the attempt.
 const BATCH_MAX: usize = 64;
@@ -24,12 +28,22 @@ pub(crate) type FetchRequest = (MessageId, oneshot::Sender<Answer>);
 #[derive(Debug)]
 pub(crate) struct Contents {
     requests: mpsc::Sender<FetchRequest>,
+    fresh: Mutex<Fresh>,
 }
 
 impl Contents {
     pub(crate) fn new() -> (Self, mpsc::Receiver<FetchRequest>) {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
-        (Self { requests }, queue)
+        let contents = Self {
+            requests,
+            fresh: Mutex::default(),
+        };
+        (contents, queue)
+    }
+
+    /// Keeps messages that were just accepted for those who will ask for them, within bounds.
+    pub(crate) fn keep(&self, messages: Vec<Arc<StoredMessage>>) {
+        lock(&self.fresh).keep(messages, Instant::now());
     }
 
     /// The message, or `None` if there is no such message or no content any more.
@@ -37,6 +51,9 @@ impl Contents {
     /// # Errors
     /// When PostgreSQL cannot be asked; `None` inside when the node stops.
     pub(crate) async fn get(&self, id: MessageId) -> Answer {
+        if let Some(message) = lock(&self.fresh).take(id, Instant::now()) {
+            return Ok(Some(message));
+        }
         let (answer, message) = oneshot::channel();
         let stopping = || StoreError::Unavailable {
             operation: "fetch a message",
@@ -53,7 +70,7 @@ impl Contents {
         WORKERS
     }
 
-    pub(crate) async fn work(node: &Node, queue: &Mutex<mpsc::Receiver<FetchRequest>>) {
+    pub(crate) async fn work(node: &Node, queue: &AsyncMutex<mpsc::Receiver<FetchRequest>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while queue.lock().await.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let mut ids: Vec<MessageId> = batch.iter().map(|(id, _)| *id).collect();

@@ -5,6 +5,7 @@ mod connect;
 mod contents;
 mod converse;
 mod fill_in;
+mod fresh;
 mod outcome;
 mod prepare;
 mod silent_hosts;

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use store::BatchPace;
 use tokio::sync::oneshot;
 
 use super::folder::{Folder, OpenSegment, Preparation};
@@ -19,6 +21,8 @@ use super::{JournalError, Shared, Ticket};
 const MAINTENANCE_PERIOD: Duration = Duration::from_secs(1);
 /// A batch is closed at this many octets of payload, so that its first outcome is not kept waiting.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// The longest that an outcome waits for others to join it.
+const GATHERING_MAX: Duration = Duration::from_millis(5);
 
 pub(super) type Acknowledge = oneshot::Sender<Result<Ticket, JournalError>>;
 
@@ -105,11 +109,17 @@ impl Writer {
 
     /// Runs until closed or until every handle is gone.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        let pace = BatchPace::new(Duration::ZERO, GATHERING_MAX);
         loop {
             match commands.recv_timeout(self.patience()) {
                 Ok(Command::Append(payload, acknowledge)) => {
+                    // As with statements: a fast disk would be asked for a sync by each outcome alone.
+                    thread::sleep(pace.next().saturating_duration_since(Instant::now()));
+                    let began = Instant::now();
+                    pace.begun(began);
                     let (batch, close) = gather((payload, acknowledge), commands);
                     self.write_batch(batch);
+                    pace.took(began.elapsed());
                     if let Some(done) = close {
                         return self.close(done);
                     }

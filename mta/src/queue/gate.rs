@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use store::{Epoch, Fence, QueueRow, ShardNo, StoreError};
+use store::{BatchPace, Epoch, Fence, QueueRow, ShardNo, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::barrier::Barrier;
@@ -17,6 +17,10 @@ const BATCH_MAX: usize = 200;
 /// Statements under way at once.
 const WORKERS: usize = 2;
 const QUEUE_MAX: usize = 4_096;
+/// With so many waiting a batch begins at once.
+const BATCH_FULL: usize = 64;
+/// The longest that a permit waits for others to join it.
+const GATHERING_MAX: Duration = Duration::from_millis(15);
 const TRIES_MAX: u32 = 3;
 const TRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,6 +52,7 @@ pub(crate) struct Gate {
     open: Mutex<OpenIntents>,
     door: watch::Sender<Door>,
     barrier: Barrier,
+    pace: BatchPace,
 }
 
 /// Whether asking makes sense.
@@ -79,6 +84,7 @@ impl Gate {
                 open: Mutex::default(),
                 door,
                 barrier: Barrier::default(),
+                pace: BatchPace::new(Duration::ZERO, GATHERING_MAX),
             },
             queue,
         )
@@ -183,12 +189,18 @@ impl Gate {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             batch.clear();
-            // "Take all that waits": the batch grows by itself while the others commit.
-            if queue.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
+            let mut waiting = queue.lock().await;
+            let Some(first) = waiting.recv().await else {
                 return;
-            }
+            };
+            batch.push(first);
+            node.gate.pace.begin(waiting.len() >= BATCH_FULL).await;
+            batch.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(BATCH_MAX - 1));
+            drop(waiting);
             node.metrics.intent_batch.observe(batch.len() as f64);
+            let began = Instant::now();
             node.gate.note(node, &mut batch).await;
+            node.gate.pace.took(began.elapsed());
         }
     }
 

@@ -5,11 +5,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mail::event::EventType;
 use mail::ids::NodeId;
-use store::{Epoch, EventFlags, Fence, HandIn, Settlement, ShardNo, StoreError};
+use store::{BatchPace, Epoch, EventFlags, Fence, HandIn, Settlement, ShardNo, StoreError};
 use tokio::sync::mpsc;
 
 use super::Intent;
@@ -22,6 +22,11 @@ const BATCH_MAX: usize = 200;
 /// A batch that PostgreSQL cannot finish is halved down to this size.
 const HALVED_DOWN_TO: usize = 25;
 const WORKERS: usize = 2;
+/// With so many waiting a batch begins at once.
+const BATCH_FULL: usize = 128;
+/// Nobody waits for an outcome to be settled: it is journaled.
+const GATHERING_MIN: Duration = Duration::from_millis(25);
+const GATHERING_MAX: Duration = Duration::from_millis(50);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -40,6 +45,7 @@ pub(crate) struct Settler {
     unsettled: AtomicUsize,
     /// PostgreSQL will not have these. Their deliveries stay known, so that they are not sent again.
     refused: Mutex<Vec<Unsettled>>,
+    pace: BatchPace,
 }
 
 impl Settler {
@@ -49,6 +55,7 @@ impl Settler {
             outcomes,
             unsettled: AtomicUsize::new(0),
             refused: Mutex::default(),
+            pace: BatchPace::new(GATHERING_MIN, GATHERING_MAX),
         };
         (settler, queue)
     }
@@ -118,12 +125,20 @@ impl Settler {
     ) {
         loop {
             let mut batch = Vec::with_capacity(BATCH_MAX);
-            if queue.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
+            let mut waiting = queue.lock().await;
+            let Some(first) = waiting.recv().await else {
                 return;
-            }
+            };
+            batch.push(first);
+            let pace = &node.settler.pace;
+            pace.begin(waiting.len() >= BATCH_FULL).await;
+            batch.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(BATCH_MAX - 1));
+            drop(waiting);
             let count = batch.len();
             node.metrics.settle_batch.observe(count as f64);
+            let began = Instant::now();
             settle_all(node, batch).await;
+            pace.took(began.elapsed());
             node.settler.unsettled.fetch_sub(count, Ordering::Relaxed);
         }
     }

@@ -106,10 +106,7 @@ fn check_part(part: &[u8], base: usize, after_cr: &mut bool) -> Result<(), Conte
             }
             *after_cr = false;
         }
-        let Some(found) = part[pos..]
-            .iter()
-            .position(|byte| matches!(byte, 0 | b'\r' | b'\n'))
-        else {
+        let Some(found) = memchr::memchr3(0, b'\r', b'\n', &part[pos..]) else {
             return Ok(());
         };
         pos += found;
@@ -137,18 +134,20 @@ impl DotStuffer {
 
     /// Appends `chunk` to `out`, stuffed.
     pub(super) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        let Some(last) = chunk.last() else { return };
         out.reserve(chunk.len() + 16);
-        let mut rest = chunk;
-        while !rest.is_empty() {
-            if self.at_line_start && rest[0] == b'.' {
-                out.push(b'.');
-            }
-            let line_end = rest.iter().position(|byte| *byte == b'\n');
-            let taken = line_end.map_or(rest.len(), |at| at + 1);
-            out.extend_from_slice(&rest[..taken]);
-            self.at_line_start = line_end.is_some();
-            rest = &rest[taken..];
+        if self.at_line_start && chunk[0] == b'.' {
+            out.push(b'.');
         }
+        let mut rest = chunk;
+        while let Some(found) = memchr::memmem::find(rest, b"\n.") {
+            let (lines, dot) = rest.split_at(found + 1);
+            out.extend_from_slice(lines);
+            out.push(b'.');
+            rest = dot;
+        }
+        out.extend_from_slice(rest);
+        self.at_line_start = *last == b'\n';
     }
 }
 

@@ -2,20 +2,27 @@
 
 use anyhow::bail;
 use serde_json::json;
-use store::KeysToEnd;
 
 use super::args::AccountCommand;
 use super::show::{Shown, time};
 use super::{Desk, check_name};
 
-const COLUMNS: &[&str] = &["id", "name", "keys", "verified_domains", "created_at"];
+const COLUMNS: &[&str] = &[
+    "id",
+    "name",
+    "keys",
+    "verified_domains",
+    "created_at",
+    "disabled_at",
+];
 
 impl Desk<'_> {
     pub(super) async fn account(&self, command: AccountCommand) -> anyhow::Result<Shown> {
         match command {
             AccountCommand::Create { name } => self.create_account(&name).await,
             AccountCommand::List => self.list_accounts().await,
-            AccountCommand::Disable { account } => self.disable_account(&account).await,
+            AccountCommand::Disable { account } => self.disable_account(&account, true).await,
+            AccountCommand::Enable { account } => self.disable_account(&account, false).await,
         }
     }
 
@@ -41,6 +48,7 @@ impl Desk<'_> {
                 "keys": record.keys,
                 "verified_domains": record.verified_domains,
                 "created_at": time(Some(record.created_at)),
+                "disabled_at": time(record.disabled_at),
             })
         };
         Ok(Shown::Many {
@@ -49,19 +57,20 @@ impl Desk<'_> {
         })
     }
 
-    async fn disable_account(&self, named: &str) -> anyhow::Result<Shown> {
+    async fn disable_account(&self, named: &str, disabled: bool) -> anyhow::Result<Shown> {
         let account = self.find_account(named).await?;
         let now = self.provisioner.clock.now();
-        let ended = self
+        let disabled_at = self
             .store
-            .end_keys(KeysToEnd::AllOf(account.no), now)
+            .set_account_disabled(account.no, disabled, now)
             .await?;
+        let name = &account.name;
         Ok(Shown::One {
-            told: format!(
-                "{} is shut out; mail accepted before is still sent",
-                account.name
-            ),
-            thing: json!({"id": account.id, "name": account.name, "revoked_keys": ended}),
+            told: match disabled {
+                true => format!("{name} is shut out; mail accepted before is still sent"),
+                false => format!("{name} is let in, with the keys it has"),
+            },
+            thing: json!({"id": account.id, "name": name, "disabled_at": time(disabled_at)}),
         })
     }
 }

@@ -50,13 +50,21 @@ pub(super) enum AccountCommand {
     },
     /// Show all accounts, with the number of their live keys and verified domains.
     List,
-    /// Shut an account out: revoke all its keys.
+    /// Shut an account out: all its keys are refused, until it is enabled.
     ///
-    /// Running processes notice within 5 seconds. Mail that was accepted before is still
-    /// delivered, and webhooks are still called. A new key lets the account in again; the old
-    /// keys stay revoked.
+    /// Running processes notice within 5 seconds and answer 403 account_disabled, to keys made
+    /// meanwhile as well. Mail that was accepted before is still delivered, scheduled mail too,
+    /// and webhooks are still called.
     #[command(after_help = "Example: postrider admin account disable acme")]
     Disable {
+        /// Name or id (acc_...)
+        account: String,
+    },
+    /// Let an account in again that was disabled, with the keys it has.
+    ///
+    /// Running processes notice within 5 seconds. Keys that were revoked stay revoked.
+    #[command(after_help = "Example: postrider admin account enable acme")]
+    Enable {
         /// Name or id (acc_...)
         account: String,
     },
@@ -106,7 +114,9 @@ pub(super) enum DomainCommand {
     /// Give an account a domain to send from, on the operator's word, and print its DNS records.
     ///
     /// The domain counts as verified at once: nobody is asked to prove anything. Publish the
-    /// records before mail is sent, or receivers will not believe the signatures. Customers who
+    /// records before mail is sent: without the required one receivers will not believe the
+    /// signatures, the others are recommended. They are those of POST /v1/domains; the one for the
+    /// return path is there when [return_path] domain is configured. Customers who
     /// prove their domains themselves use POST /v1/domains.
     #[command(
         after_help = "Example: postrider admin domain create mail.acme.example --account acme"

@@ -25,15 +25,15 @@ impl Desk<'_> {
         let name = DomainName::parse(domain).context("that is not a domain name")?;
         let account = self.find_account(account).await?;
         let made = self.provisioner.domain(account.no, &name).await?;
-        let records = self.store.dkim_records(made.no).await?.into_iter();
-        let record = |(selector, value): (String, String)| json!({"type": "TXT", "name": format!("{selector}._domainkey.{name}"), "value": value});
+        let return_path = self.return_path.as_ref();
+        let records = self.provisioner.records(&made, return_path).await?;
         Ok(Shown::One {
             told: format!("{} may send from {name}; publish the records", account.name),
             thing: json!({
                 "id": made.id,
                 "name": name.as_str(),
                 "account": account.name,
-                "dns_records": records.map(record).collect::<Vec<_>>(),
+                "dns_records": records,
             }),
         })
     }

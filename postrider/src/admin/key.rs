@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use api::keys::{self, KeyMode, NewKey};
 use mail::ids::ApiKeyId;
 use serde_json::json;
-use store::{KeyRecord, KeysToEnd};
+use store::KeyRecord;
 use time::Duration;
 
 use super::Desk;
@@ -102,7 +102,7 @@ impl Desk<'_> {
             "that is not the id of a key: `postrider admin key list` shows them, as key_...",
         )?;
         let now = self.provisioner.clock.now();
-        if self.store.end_keys(KeysToEnd::One(id), now).await? == 0 {
+        if !self.store.end_key(id, now).await? {
             bail!("there is no key {id}, or it was revoked before");
         }
         Ok(Shown::One {

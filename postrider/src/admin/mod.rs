@@ -9,6 +9,7 @@ mod pool;
 mod show;
 
 use anyhow::{Context, bail};
+use mail::domain_name::DomainName;
 use mail::ids::AccountId;
 use service::config::Config;
 use service::shutdown::Shutdown;
@@ -16,7 +17,7 @@ use service::telemetry;
 use store::{Account, Store};
 
 use crate::provision::Provisioner;
-use crate::wiring::Foundation;
+use crate::wiring::{Foundation, return_path_domain};
 use args::Noun;
 
 pub(crate) use args::AdminArgs;
@@ -40,6 +41,7 @@ pub(crate) async fn run(args: AdminArgs) -> anyhow::Result<()> {
             sealer: &foundation.sealer,
             clock: &foundation.clock,
         },
+        return_path: return_path_domain(&config),
     };
     let shown = match args.noun {
         Noun::Account(command) => desk.account(command).await?,
@@ -56,6 +58,8 @@ pub(crate) async fn run(args: AdminArgs) -> anyhow::Result<()> {
 struct Desk<'a> {
     store: &'a Store,
     provisioner: Provisioner<'a>,
+    /// The platform's domain for bounces, if the configuration names one.
+    return_path: Option<DomainName>,
 }
 
 impl Desk<'_> {

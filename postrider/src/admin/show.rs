@@ -47,10 +47,23 @@ fn fields(thing: &Value) -> String {
     let no_fields = Map::new();
     let fields = thing.as_object().unwrap_or(&no_fields);
     let width = fields.keys().map(String::len).max().unwrap_or_default();
-    let lines = fields
-        .iter()
-        .map(|(name, value)| format!("{GAP}{name:width$}{GAP}{}\n", cell(value)));
+    let lines = fields.iter().map(|(name, value)| match value.as_array() {
+        Some(things) if things.iter().any(Value::is_object) => below(name, things),
+        _ => format!("{GAP}{name:width$}{GAP}{}\n", cell(value)),
+    });
     lines.collect()
+}
+
+/// Things that belong to the one shown: a table of their own, with the columns of the first.
+fn below(name: &str, things: &[Value]) -> String {
+    let first = things.first().and_then(Value::as_object);
+    let columns: Vec<&str> = first
+        .into_iter()
+        .flat_map(|fields| fields.keys().map(String::as_str))
+        .collect();
+    let table = table(&columns, things);
+    let lines = table.lines().map(|line| format!("{GAP}{GAP}{line}\n"));
+    format!("{GAP}{name}\n{}", lines.collect::<String>())
 }
 
 fn table(columns: &[&str], things: &[Value]) -> String {
@@ -104,6 +117,11 @@ mod tests {
         assert_eq!(
             fields(&json!({"id": "1", "test": true})),
             "  id    1\n  test  true\n"
+        );
+        let with_things = json!({"id": "1", "records": [{"name": "a", "value": null}]});
+        assert_eq!(
+            fields(&with_things),
+            "  id       1\n  records\n    NAME  VALUE\n    a     -\n"
         );
     }
 }

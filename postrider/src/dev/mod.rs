@@ -90,7 +90,9 @@ async fn serve(
     let clock = config.open_clock(false)?;
     let foundation = Foundation::lay(&config, clock, shutdown).await?;
     provision(&foundation, &config, &keys).await?;
-    let listeners = Listeners::bind(&config, Roles::ALL, BusyPort::TakeAnother).await?;
+    let setting = listen_setting(args.listen);
+    let secondary = BusyPort::TakeAnother;
+    let listeners = Listeners::bind(&config, Roles::ALL, secondary, &setting).await?;
     let bound = listeners.addresses()?;
     let api = bound.api.context("the API has no port")?;
     let sandbox = bound.sandbox_smtp.context("the sandbox has no port")?;
@@ -129,6 +131,13 @@ async fn serve(
         tracing::warn!(%error, "could not print the addresses");
     }
     platform.finish().await
+}
+
+/// What decides about the API's address here, with an example that is not the present one.
+fn listen_setting(present: SocketAddr) -> String {
+    let mut another = present;
+    another.set_port(present.port().checked_add(1).unwrap_or(8025));
+    format!("address: postrider dev --listen {another}")
 }
 
 /// What the file says, with everything this command decides itself.
@@ -239,6 +248,19 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser;
+
+    #[test]
+    fn another_address_is_named_as_the_command_takes_it() {
+        let check = |present: &str, example: &str| {
+            let told = listen_setting(present.parse().unwrap());
+            assert!(
+                told.ends_with(&format!("postrider dev --listen {example}")),
+                "{told}"
+            );
+        };
+        check("127.0.0.1:8025", "127.0.0.1:8026");
+        check("[::1]:65535", "[::1]:8025");
+    }
 
     #[test]
     fn dev_decides_what_must_stay_on_this_machine() {

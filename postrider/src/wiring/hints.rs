@@ -8,7 +8,7 @@ use mail::retry::StreamClass;
 use mta::MtaHints;
 use service::metrics::prometheus::{Histogram, IntCounter};
 use service::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
-use store::{AcceptObserver, QueueHints, QueueRow, RedisHints, ShardNo};
+use store::{AcceptObserver, QueueHints, QueueRow, RedisHints, ShardNo, StoredMessage};
 use tokio::sync::Notify;
 
 /// Buckets for the number of deliveries in one commit.
@@ -31,16 +31,20 @@ impl QueueHints for Hints {
             .map_or_else(Vec::new, |local| local.preferred(class))
     }
 
-    fn accepted(&self, rows: Vec<QueueRow>) {
+    fn takes_messages(&self) -> bool {
+        self.local.as_ref().is_some_and(MtaHints::takes_messages)
+    }
+
+    fn accepted(&self, rows: Vec<QueueRow>, messages: Vec<Arc<StoredMessage>>) {
         self.events_committed.notify_one();
         let own = self.own_shards();
         let (mine, others): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| own.contains(&row.shard));
         if let Some(local) = self.local.as_ref().filter(|_| !mine.is_empty()) {
-            local.accepted(mine);
+            local.accepted(mine, messages);
         }
         if let Some(redis) = self.redis.as_ref().filter(|_| !others.is_empty()) {
-            redis.accepted(others);
+            redis.accepted(others, Vec::new());
         }
     }
 

@@ -27,17 +27,18 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// Binds what the roles need. `secondary` is about the sandbox and metrics ports; the API's
-    /// port is always the one that was asked for.
+    /// port is always the one that was asked for, by `api_setting`.
     ///
     /// # Errors
-    /// A port is taken or not ours to take; the error names the key.
+    /// A port is taken or not ours to take; the error names what to change.
     pub(crate) async fn bind(
         config: &Config,
         roles: Roles,
         secondary: BusyPort,
+        api_setting: &str,
     ) -> anyhow::Result<Self> {
         let api = match roles.api {
-            true => Some(bind(config.api.listen, "[api] listen", BusyPort::Fail).await?),
+            true => Some(bind(config.api.listen, api_setting, BusyPort::Fail).await?),
             false => None,
         };
         let sandbox = match roles.mta {
@@ -79,7 +80,8 @@ pub(crate) struct Addresses {
     pub(crate) metrics: SocketAddr,
 }
 
-async fn bind(address: SocketAddr, key: &str, busy: BusyPort) -> anyhow::Result<TcpListener> {
+/// `setting` is what decides about the address, for people.
+async fn bind(address: SocketAddr, setting: &str, busy: BusyPort) -> anyhow::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(error)
             if busy == BusyPort::TakeAnother && error.kind() == std::io::ErrorKind::AddrInUse =>
@@ -91,7 +93,7 @@ async fn bind(address: SocketAddr, key: &str, busy: BusyPort) -> anyhow::Result<
                 .context("could not listen on any port of loopback")
         }
         bound => bound.with_context(|| {
-            format!("could not listen on {address}: stop what uses it, or choose another {key}")
+            format!("could not listen on {address}: stop what uses it, or choose another {setting}")
         }),
     }
 }

@@ -4,12 +4,13 @@
 mod hints;
 mod listeners;
 mod platform;
+mod reach;
 pub(crate) mod secrets;
 mod settings;
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use mail::ids::{PoolId, uuid_v7};
 use service::clock::Clock;
 use service::config::{Config, ConfigError, Problem};
@@ -20,10 +21,12 @@ use time::Duration;
 
 pub(crate) use listeners::{BusyPort, Listeners};
 pub(crate) use platform::{Platform, Roles};
-pub(crate) use settings::Surroundings;
+pub(crate) use settings::{Surroundings, return_path_domain};
 
 /// The general pool never has fewer.
 const GENERAL_CONNECTIONS_MIN: u32 = 4;
+/// A process that serves has a use for so many; `deploy/config/default.toml` says so too.
+const CONNECTIONS_MIN: u32 = FIXED_CONNECTIONS + GENERAL_CONNECTIONS_MIN;
 /// Partitions are there from yesterday, for what is written after midnight, to a week ahead.
 const PARTITION_DAYS: std::ops::RangeInclusive<i64> = -1..=7;
 /// Content is filed under the day it is due, at most 30 days ahead.
@@ -53,6 +56,7 @@ pub(crate) fn problems(config: &Config, roles: Roles, around: &Surroundings) -> 
         .map(|error| ("secrets.master_key_file", error))
         .into_iter()
         .collect();
+    found.extend(connections_problem(config).map(|error| ("database.max_connections", error)));
     if roles.mta {
         found.extend(settings::mta_problems(config, around));
     }
@@ -66,6 +70,20 @@ pub(crate) fn problems(config: &Config, roles: Roles, around: &Surroundings) -> 
             Problem::new(key, wrong)
         })
         .collect()
+}
+
+/// Fewer connections than a process works with are refused, not raised: whoever counts what their
+/// PostgreSQL has to give must be able to believe the number.
+fn connections_problem(config: &Config) -> Option<anyhow::Error> {
+    let given = config.database.max_connections.get();
+    (given < CONNECTIONS_MIN).then(|| {
+        anyhow!(
+            "is {given}: write {CONNECTIONS_MIN} or more. A process keeps {FIXED_CONNECTIONS} apart \
+             for the queue, leases, accepting, searches, commands and content, so that none waits for \
+             another, and needs {GENERAL_CONNECTIONS_MIN} for the rest. Where PostgreSQL has no room \
+             for that, raise its max_connections or run fewer processes"
+        )
+    })
 }
 
 /// What all roles of a process share.
@@ -107,23 +125,36 @@ impl Foundation {
     /// Opens the connections of a process, which the server shows as `postrider NAME`.
     ///
     /// # Errors
-    /// Nobody answers at the URL.
+    /// Nobody answers at the URL, or nobody is let in; the error says what to do.
     pub(crate) async fn connect_store(config: &Config, name: &str) -> anyhow::Result<Store> {
-        let url = &config.database.url;
-        let mut options = StoreOptions::new(url.with_password());
-        options.max_connections = config
-            .database
-            .max_connections
-            .get()
+        let mut options = StoreOptions::new(config.database.url.with_password());
+        let connections = config.database.max_connections.get();
+        // Commands that run once use one or two, whatever is written.
+        options.max_connections = connections
             .saturating_sub(FIXED_CONNECTIONS)
             .max(GENERAL_CONNECTIONS_MIN);
         options.application_name = format!("postrider {name}");
-        Store::connect(options).await.with_context(|| {
-            format!(
-                "could not reach PostgreSQL at {url}: is it running, and is [database] url right?"
-            )
+        Store::connect(options).await.map_err(|error| {
+            let told = reach::explain(&error, &config.database);
+            anyhow::Error::new(error).context(told)
         })
     }
+}
+
+/// Brings the database to the schema of this version; names what was applied.
+///
+/// # Errors
+/// Nobody answers or is let in, which the error explains; a migration failed.
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Vec<String>> {
+    let database = &config.database;
+    let migrated = Store::migrate(database.url.with_password()).await;
+    migrated.map_err(|error| {
+        let told = match error.login_fault() {
+            Some(_) => reach::explain(&error, database),
+            None => format!("could not migrate {}", database.url),
+        };
+        anyhow::Error::new(error).context(told)
+    })
 }
 
 /// What has to be in the database before mail is accepted: partitions of these days (a day that
@@ -132,6 +163,14 @@ impl Foundation {
 /// # Errors
 /// The schema is not there or older than this version, or the database fails.
 pub(crate) async fn prepare_database(store: &Store, clock: &Clock) -> anyhow::Result<()> {
+    let missing = store.missing_migrations().await?;
+    if !missing.is_empty() {
+        bail!(
+            "the database lacks what this version needs ({}): run `postrider migrate` with the same \
+             configuration",
+            missing.join(", ")
+        );
+    }
     let today = clock.now().date();
     let days = PARTITION_DAYS.filter_map(|days| today.checked_add(Duration::days(days)));
     let content_days = CONTENT_DAYS.filter_map(|days| today.checked_add(Duration::days(days)));
@@ -148,10 +187,7 @@ pub(crate) async fn prepare_database(store: &Store, clock: &Clock) -> anyhow::Re
             Err(error) => Err(error),
         }
     };
-    pool.await.context(
-        "could not prepare the database: if its schema is missing or older than this version, \
-         run `postrider migrate` with the same configuration",
-    )
+    pool.await.context("could not prepare the database")
 }
 
 /// A day that is in a DEFAULT partition stays there and works: no reason to accept no mail.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use api::{ApiMetrics, AppState, Callers};
+use api::{ApiMetrics, AppParts, AppState, Callers};
 use mail::domain_name::DomainName;
 use mail::ids::NodeId;
 use mta::sandbox::{self, SandboxConfig};
@@ -347,7 +347,7 @@ fn app_state(
     );
     let settings = settings::api(config, around);
     let callers = Callers::new(&settings.rate_limits, shared_limits(config)?);
-    Ok(AppState {
+    Ok(AppState::from(AppParts {
         store: foundation.store.clone(),
         acceptor,
         callers,
@@ -358,7 +358,7 @@ fn app_state(
         config: Arc::new(settings),
         metrics: ApiMetrics::register(&foundation.metrics)?,
         registry: foundation.metrics.clone(),
-    })
+    }))
 }
 
 fn spawn_operator_addresses(

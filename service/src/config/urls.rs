@@ -58,6 +58,11 @@ macro_rules! connection_url {
             pub fn with_password(&self) -> &str {
                 self.0.as_str()
             }
+
+            /// Whether a password is in it, as such or as a parameter.
+            pub fn has_password(&self) -> bool {
+                self.0.password().is_some() || self.0.query_pairs().any(|(name, _)| name == "password")
+            }
         }
 
         impl FromStr for $type {
@@ -102,7 +107,8 @@ connection_url!(
     /// How to reach PostgreSQL.
     DatabaseUrl,
     "postgres" | "postgresql",
-    "write postgres://user:password@host:5432/database"
+    "write postgres://user:password@host:5432/database, in the password %25 %40 %2F %23 for % @ / #, \
+     or keep it in the file of [database] password_file"
 );
 
 connection_url!(

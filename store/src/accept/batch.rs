@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mail::ids::MessageId;
 use mail::retry::StreamClass;
@@ -22,17 +22,23 @@ use crate::decode::stream_class_code;
 use crate::error::{StoreError, lost_connection, lost_race};
 use crate::hints::QueueHints;
 use crate::numbers::ShardNo;
+use crate::pace::BatchPace;
 use crate::queue::{DeliveryKey, SHARDS_A_CLASS};
 
 const OPERATION: &str = "accept mail";
 const BATCH_MAX_DELIVERIES: usize = 256;
 const BATCH_MAX_OCTETS: usize = 4 * 1024 * 1024;
+/// With so many requests waiting a batch begins at once: more would make none of them cheaper.
+const BATCH_FULL: usize = 64;
+/// The longest that a request waits for others to join it.
+const GATHERING_MAX: Duration = Duration::from_millis(20);
 /// Big requests that commit at once: the rest of their connections is for everything else.
 const ALONE_MAX: usize = 3;
 
 /// What waits, shared by the lanes.
 pub(super) struct Inbox {
     queue: Mutex<Waiting>,
+    pace: BatchPace,
     shutdown: CancellationToken,
 }
 
@@ -49,6 +55,7 @@ impl Inbox {
                 receiver,
                 held: None,
             }),
+            pace: BatchPace::new(Duration::ZERO, GATHERING_MAX),
             shutdown,
         }
     }
@@ -60,6 +67,7 @@ impl Inbox {
             Some(job) => job,
             None => self.next_job(&mut waiting.receiver).await?,
         };
+        self.pace.begin(waiting.receiver.len() >= BATCH_FULL).await;
         let (mut deliveries, mut octets) = (first.deliveries(), first.octets);
         let mut batch = vec![first];
         while let Ok(job) = waiting.receiver.try_recv() {
@@ -106,7 +114,10 @@ pub(super) async fn run_lane(committer: Arc<Committer>, inbox: Arc<Inbox>, track
             continue;
         };
         let pool = committer.store.accept.clone();
-        let Err(error) = committer.commit_all(&pool, batch, &tracker).await else {
+        let began = Instant::now();
+        let committed = committer.commit_all(&pool, batch, &tracker).await;
+        inbox.pace.took(began.elapsed());
+        let Err(error) = committed else {
             continue;
         };
         // Those that came meanwhile would wait for the same bad news one batch after another.
@@ -282,8 +293,12 @@ impl Committer {
         let is_suppressed = |key: &DeliveryKey| suppressed.is_some_and(|keys| keys.contains(key));
         if suppressed.is_some() && !jobs.is_empty() {
             let rows = jobs.iter().flat_map(Job::queue_rows);
-            self.hints
-                .accepted(rows.filter(|row| !is_suppressed(&row.key)).collect());
+            let rows = rows.filter(|row| !is_suppressed(&row.key)).collect();
+            let messages = match self.hints.takes_messages() {
+                true => jobs.iter().flat_map(Job::messages_due).collect(),
+                false => Vec::new(),
+            };
+            self.hints.accepted(rows, messages);
         }
         for job in jobs {
             let ended: HashSet<DeliveryKey> = match suppressed {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{AcceptRequest, Accepted, ContentKind, NewContent, NewMessage};
 use crate::codec::{Packed, pack};
+use crate::content::StoredMessage;
 use crate::decode::signed;
 use crate::error::StoreError;
 use crate::numbers::{QueueFlags, ShardNo, micros};
@@ -133,6 +134,38 @@ impl Job {
         })
     }
 
+    /// The messages as [`Store::contents`](crate::Store::contents) would give them, of those that are
+    /// due now. Templates are left out: who sends them fills them in many at a time.
+    pub(super) fn messages_due(&self) -> impl Iterator<Item = Arc<StoredMessage>> {
+        let due = |message: &&NewMessage| {
+            message.due_at <= self.accepted_at && message.content.kind != ContentKind::Template
+        };
+        let messages = self.request.messages.iter().zip(&self.content_of);
+        messages
+            .filter(move |(message, _)| due(message))
+            .map(|(message, content)| {
+                Arc::new(StoredMessage {
+                    id: message.id,
+                    account: message.account,
+                    stream: message.stream,
+                    domain: message.domain,
+                    flags: message.flags,
+                    sender: message.sender.clone(),
+                    recipients: addresses(message).collect(),
+                    rfc_message_id: message.rfc_message_id.clone(),
+                    header: message.header.clone().unwrap_or_default(),
+                    variables: None,
+                    content_id: self.contents[*content].id,
+                    kind: message.content.kind,
+                    header_len: message.content.header_len,
+                    body_hash: message.content.body_hash,
+                    bytes: message.content.bytes.clone(),
+                    // Those that are have no row in the queue.
+                    suppressed: Vec::new(),
+                })
+            })
+    }
+
     pub(super) fn answer(self, answer: Result<Accepted, StoreError>) {
         drop(self.permit);
         // The caller may have gone; what is stored is stored.
@@ -205,12 +238,12 @@ fn new_id(at: OffsetDateTime) -> Uuid {
 
 /// Recipients of a message, as the statement takes a list.
 pub(super) fn recipient_lines(message: &NewMessage) -> String {
-    let lines: Vec<String> = message
-        .recipients
-        .iter()
-        .map(|recipient| recipient.address.to_string())
-        .collect();
-    lines.join("\n")
+    addresses(message).collect::<Vec<_>>().join("\n")
+}
+
+fn addresses(message: &NewMessage) -> impl Iterator<Item = String> {
+    let recipients = message.recipients.iter();
+    recipients.map(|recipient| recipient.address.to_string())
 }
 
 /// Number of a recipient, as stored.

@@ -85,7 +85,7 @@ async fn a_revoked_key_is_let_in_no_more() {
         )
         .await
         .unwrap();
-    let key = store.key_by_hash(&hash).await.unwrap().unwrap();
+    let key = store.key_by_hash(&hash).await.unwrap().unwrap().key;
     assert_eq!(
         (key.id, key.account, key.test),
         (id, world.account.no, false)

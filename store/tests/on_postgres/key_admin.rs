@@ -33,7 +33,7 @@ async fn add(store: &Store, key: &ApiKey, hash: [u8; 32]) {
 
 async fn end_of(store: &Store, hash: &[u8; 32]) -> Option<Option<OffsetDateTime>> {
     let key = store.key_by_hash(hash).await.unwrap();
-    key.map(|key| key.expires_at)
+    key.map(|presented| presented.key.expires_at)
 }
 
 #[tokio::test]
@@ -50,7 +50,8 @@ async fn a_rotated_key_has_two_secrets_for_a_while() {
     };
     let (first, second, third) = ([1; 32], [2; 32], [3; 32]);
     add(store, &key, first).await;
-    assert_eq!(*store.key_by_hash(&first).await.unwrap().unwrap(), key);
+    let presented = store.key_by_hash(&first).await.unwrap().unwrap();
+    assert_eq!(*presented.key, key);
 
     // Asked for before it is there, found at once after.
     assert_eq!(end_of(store, &second).await, None);

@@ -7,18 +7,23 @@
 
 mod accepting;
 mod bulk_commands;
+mod command_filter;
 mod commands;
 mod configuration;
+mod direct_cancel;
 mod dispatching;
 mod domains;
 mod key_admin;
+mod lost_connections;
 mod operator;
 mod ownership;
 mod partitions;
 mod rate_limit;
+mod search_spans;
 mod searching;
 mod settling;
 mod sharing;
 mod suppression;
+mod webhook_replays;
 mod webhooks;
 mod world;

@@ -37,7 +37,7 @@ async fn key(
 }
 
 #[tokio::test]
-async fn keys_are_listed_and_ended_one_by_one_or_all_of_an_account() {
+async fn keys_are_listed_and_ended_one_by_one() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -67,17 +67,54 @@ async fn keys_are_listed_and_ended_one_by_one_or_all_of_an_account() {
 
     // Remembered, and gone at once all the same.
     assert!(store.key_by_hash(&first_hash).await.unwrap().is_some());
-    let end = |which| store.end_keys(which, NOW);
-    assert_eq!(end(KeysToEnd::One(first)).await.unwrap(), 1);
-    assert_eq!(end(KeysToEnd::One(first)).await.unwrap(), 0);
+    assert!(store.end_key(first, NOW).await.unwrap());
+    assert!(!store.end_key(first, NOW).await.unwrap());
     assert!(store.key_by_hash(&first_hash).await.unwrap().is_none());
-    assert_eq!(end(KeysToEnd::AllOf(account)).await.unwrap(), 1);
-    assert_eq!(counted(NOW).await, [0, 1]);
+    assert_eq!(counted(NOW).await, [1, 1]);
     assert!(store.key_by_hash(&foreign_hash).await.unwrap().is_some());
     let unknown = ApiKeyId::from_uuid(numbered());
-    assert_eq!(end(KeysToEnd::One(unknown)).await.unwrap(), 0);
+    assert!(!store.end_key(unknown, NOW).await.unwrap());
     let listed = store.key_records(Some(other.no)).await.unwrap();
     assert_eq!((listed[0].id, listed[0].revoked_at), (foreign, None));
+}
+
+#[tokio::test]
+async fn an_account_is_shut_out_with_all_its_keys_and_let_in_again() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let store = &world.store;
+    let account = world.account.no;
+    let other = AccountId::from_uuid(numbered());
+    let other = store.create_account(other, "other", NOW).await.unwrap();
+    let (_, own) = key(&world, account, None).await;
+    let (_, foreign) = key(&world, other.no, None).await;
+    let is_shut_out = async |hash: &[u8; 32]| {
+        let presented = store.key_by_hash(hash).await.unwrap().unwrap();
+        presented.account_disabled
+    };
+    assert!(!is_shut_out(&own).await && !is_shut_out(&foreign).await);
+
+    // Remembered, and noticed at once all the same. The first time stays.
+    for at in [NOW, NOW + Duration::HOUR] {
+        let told = store.set_account_disabled(account, true, at).await.unwrap();
+        assert_eq!(told, Some(NOW));
+    }
+    assert!(is_shut_out(&own).await && !is_shut_out(&foreign).await);
+    let (_, made_meanwhile) = key(&world, account, None).await;
+    assert!(is_shut_out(&made_meanwhile).await);
+    let records = store.account_records(NOW).await.unwrap();
+    let told: Vec<_> = records.iter().map(|record| record.disabled_at).collect();
+    assert_eq!(told, [Some(NOW), None]);
+
+    for _ in 0..2 {
+        let told = store
+            .set_account_disabled(account, false, NOW)
+            .await
+            .unwrap();
+        assert_eq!(told, None);
+    }
+    assert!(!is_shut_out(&own).await && !is_shut_out(&made_meanwhile).await);
 }
 
 #[tokio::test]

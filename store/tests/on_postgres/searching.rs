@@ -8,22 +8,19 @@ use store::*;
 use time::Duration;
 use uuid::Uuid;
 
-use crate::world::{NOW, PATIENCE, TTL, World, node, outcome, unix_ms};
+use crate::world::{NOW, PATIENCE, TTL, World, node, outcome};
 
 /// Reads and writes like the worker until the index holds that many deliveries.
-async fn index(world: &World, deliveries: i64) -> SearchLease {
+pub(crate) async fn index(world: &World, deliveries: i64) -> SearchLease {
     let filling = async {
         loop {
             let lease = lease(world).await;
             let page = page(world, &lease).await;
             let to = LogCursor::at_horizon(page.horizon);
-            assert!(
-                world
-                    .store
-                    .write_search(&lease, to, &latest(page.rows))
-                    .await
-                    .unwrap()
-            );
+            let (new, changes) = latest(&page.events);
+            let new = world.store.search_rows(&new).await.unwrap();
+            let written = world.store.write_search(&lease, to, &new, &changes);
+            assert!(written.await.unwrap());
             let count = world.count("SELECT count(*) FROM email_search").await;
             if count >= deliveries {
                 return self::lease(world).await;
@@ -34,15 +31,23 @@ async fn index(world: &World, deliveries: i64) -> SearchLease {
     tokio::time::timeout(PATIENCE, filling).await.unwrap()
 }
 
-fn latest(rows: Vec<SearchRow>) -> Vec<SearchRow> {
+/// The last word about each delivery: about new ones, and about others.
+fn latest(events: &[SearchEvent]) -> (Vec<SearchEvent>, Vec<SearchEvent>) {
     let mut latest = std::collections::HashMap::new();
-    for row in rows {
-        latest.insert((row.message, row.rcpt), row);
+    let mut new = BTreeSet::new();
+    for event in events {
+        let delivery = (event.message, event.rcpt);
+        latest.insert(delivery, *event);
+        if event.is_first() {
+            new.insert(delivery);
+        }
     }
-    latest.into_values().collect()
+    latest
+        .into_values()
+        .partition(|event| new.contains(&(event.message, event.rcpt)))
 }
 
-async fn lease(world: &World) -> SearchLease {
+pub(crate) async fn lease(world: &World) -> SearchLease {
     let taken = world.store.search_take(Uuid::from_u128(1), TTL).await;
     taken.unwrap().unwrap()
 }
@@ -57,7 +62,7 @@ async fn page(world: &World, lease: &SearchLease) -> SearchPage {
     page
 }
 
-async fn found(world: &World, filter: &EmailFilter) -> Vec<MessageId> {
+pub(crate) async fn found(world: &World, filter: &EmailFilter) -> Vec<MessageId> {
     let account = world.account.no;
     let page = world
         .store
@@ -68,7 +73,7 @@ async fn found(world: &World, filter: &EmailFilter) -> Vec<MessageId> {
     page.emails.into_iter().map(|email| email.id).collect()
 }
 
-async fn accept(world: &World, messages: Vec<NewMessage>) {
+pub(crate) async fn accept(world: &World, messages: Vec<NewMessage>) {
     let accepted = world.acceptor().accept(world.request(messages)).await;
     assert_eq!(accepted.unwrap(), Accepted::Stored);
 }
@@ -224,13 +229,13 @@ async fn a_page_is_written_once_and_only_by_the_holder() {
         xid: u64::MAX >> 8,
         id: Uuid::nil(),
     };
-    assert!(!world.store.write_search(&old, to, &[]).await.unwrap());
+    assert!(!world.store.write_search(&old, to, &[], &[]).await.unwrap());
     world.store.search_release(&now_held).await.unwrap();
     let taken = world.store.search_take(other, TTL).await.unwrap().unwrap();
     assert_eq!(taken.cursor, now_held.cursor);
     assert!(taken.epoch > now_held.epoch);
-    let late = world.store.write_search(&now_held, to, &[]).await.unwrap();
-    assert!(!late, "who lost the lease writes nothing");
+    let late = world.store.write_search(&now_held, to, &[], &[]);
+    assert!(!late.await.unwrap(), "who lost the lease writes nothing");
     world.store.search_release(&now_held).await.unwrap();
     assert_eq!(
         world
@@ -251,111 +256,66 @@ async fn a_status_never_goes_back() {
     world.send().await;
     let lease = lease(&world).await;
     let page = page_with(&world, &lease, 1).await;
-    let as_of = |sequence, status| SearchRow {
+    let as_of = |sequence, status| SearchEvent {
         sequence,
         status,
-        ..page.rows[0].clone()
+        ..page.events[0]
     };
+    let queued = as_of(1, DeliveryStatus::Queued);
     let mut lease = lease;
-    for row in [
-        as_of(1, DeliveryStatus::Queued),
-        as_of(3, DeliveryStatus::Delivered),
-        as_of(2, DeliveryStatus::Deferred),
-    ] {
+    let mut write = async |new: &[SearchEvent], changes: &[SearchEvent]| {
         let to = LogCursor {
             xid: lease.cursor.xid + 1,
             ..lease.cursor
         };
-        assert!(world.store.write_search(&lease, to, &[row]).await.unwrap());
+        let new = world.store.search_rows(new).await.unwrap();
+        let written = world.store.write_search(&lease, to, &new, changes);
+        assert!(written.await.unwrap());
         lease.cursor = to;
-    }
-    let filter = EmailFilter {
+    };
+    let delivered = EmailFilter {
         status: Some(DeliveryStatus::Delivered),
         ..EmailFilter::default()
     };
-    assert_eq!(found(&world, &filter).await, [page.rows[0].message]);
+    write(&[], &[as_of(2, DeliveryStatus::Deferred)]).await;
+    let rows = "SELECT count(*) FROM email_search";
+    assert_eq!(world.count(rows).await, 0, "no row to change");
+    write(&[queued], &[]).await;
+    write(&[], &[as_of(3, DeliveryStatus::Delivered)]).await;
+    write(&[], &[as_of(2, DeliveryStatus::Deferred)]).await;
+    assert_eq!(found(&world, &delivered).await, [queued.message]);
+
+    // Told twice, as of mail that got another time, beside what is new and what changes.
+    let other = world.send().await.key.message;
+    let page = page_with(&world, &self::lease(&world).await, 1).await;
+    let mut events = page.events.into_iter();
+    let second = events.find(|event| event.message == other).unwrap();
+    write(&[queued, second], &[]).await;
+    assert_eq!(found(&world, &delivered).await, [queued.message]);
+    assert_eq!(world.count(rows).await, 2);
+    // The last word of two with one number counts, and one that was heard writes nothing.
+    let scheduled = SearchEvent {
+        status: DeliveryStatus::Scheduled,
+        ..second
+    };
+    write(&[scheduled], &[]).await;
+    let version = "SELECT xmin::text::int8 FROM email_search WHERE status = 1";
+    let before = world.count(version).await;
+    write(&[], &[scheduled]).await;
+    assert_eq!(world.count(version).await, before);
 }
 
-async fn page_with(world: &World, lease: &SearchLease, rows: usize) -> SearchPage {
+async fn page_with(world: &World, lease: &SearchLease, events: usize) -> SearchPage {
     let reading = async {
         loop {
             let page = page(world, lease).await;
-            if page.rows.len() >= rows {
+            if page.events.len() >= events {
                 return page;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(PATIENCE, reading).await.unwrap()
-}
-
-/// Other mail in between: more than one look-up reads.
-#[tokio::test]
-async fn a_long_search_ends_early_and_goes_on_where_it_ended() {
-    const OTHERS: u64 = 3_600;
-    let Some(world) = World::start().await else {
-        return;
-    };
-    let wanted = world.send().await.key.message;
-    let lease = index(&world, 1).await;
-    let row = |number: u64, rcpt: u16| SearchRow {
-        message: MessageId::from_time_and_random(unix_ms(NOW) + 1 + number, [0; 10]),
-        rcpt,
-        status: DeliveryStatus::Queued,
-        sequence: 1,
-        account: world.account.no,
-        stream: world.stream.no,
-        test: false,
-        sender: "other@acme.test".into(),
-        recipient: format!("{rcpt}@many.test"),
-        tags: vec!["receipt".into()],
-    };
-    // The 2,000th delivery is in the middle of a message.
-    let rows: Vec<SearchRow> = (0..OTHERS / 3)
-        .flat_map(|number| (0..3).map(move |rcpt| (number, rcpt)))
-        .map(|(number, rcpt)| row(number, rcpt))
-        .collect();
-    let to = LogCursor {
-        xid: lease.cursor.xid + 1,
-        ..lease.cursor
-    };
-    assert!(world.store.write_search(&lease, to, &rows).await.unwrap());
-
-    let filter = EmailFilter {
-        from: Some(SenderFilter::Address("hello@acme.test".parse().unwrap())),
-        stream: Some(world.stream.no),
-        recipient_domain: None,
-        status: Some(DeliveryStatus::Queued),
-        ..EmailFilter::default()
-    };
-    let account = world.account.no;
-    let page = world.store.search_emails(account, &filter, None, 10);
-    let page = page.await.unwrap();
-    assert!(page.emails.is_empty());
-    let end = (OTHERS - 2_000) / 3;
-    let next = page.next.unwrap();
-    assert_eq!(next.unix_ms(), unix_ms(NOW) + 1 + end);
-    assert!(next > row(end, 0).message, "that message is read again");
-    let page = world.store.search_emails(account, &filter, Some(next), 10);
-    let page = page.await.unwrap();
-    let ids: Vec<MessageId> = page.emails.iter().map(|email| email.id).collect();
-    assert_eq!((ids, page.next), (vec![wanted], None));
-
-    // A tag leads through 1,000 messages at a time, the last one once more.
-    let filter = EmailFilter {
-        status: None,
-        tag: Some("receipt".into()),
-        ..filter
-    };
-    let (mut after, mut found) = (None, Vec::new());
-    for pages_left in [1, 0] {
-        let page = world.store.search_emails(account, &filter, after, 10);
-        let page = page.await.unwrap();
-        assert_eq!(page.next.is_some(), pages_left > 0, "{pages_left}");
-        found.extend(page.emails.into_iter().map(|email| email.id));
-        after = page.next;
-    }
-    assert_eq!(found, [wanted]);
 }
 
 #[tokio::test]
@@ -386,7 +346,7 @@ async fn days_of_the_index_end_with_their_mail() {
     assert_eq!(drop().await, 2);
     assert_eq!(drop().await, 0);
     let days = "SELECT count(*) FROM pg_inherits
-                WHERE inhparent IN ('email_search'::regclass, 'email_tag'::regclass)";
+                WHERE inhparent IN ('email_search'::regclass, 'email_span'::regclass)";
     // Today, tomorrow and DEFAULT, of both.
     assert_eq!(world.count(days).await, 6);
 }

@@ -16,7 +16,7 @@ async fn shared_content_comes_with_the_header_and_variables_of_each_message() {
         Arc::new(NewContent {
             kind,
             header_len: 0,
-            bytes: bytes.as_bytes().to_vec(),
+            bytes: bytes.as_bytes().to_vec().into(),
             ..(*world.message().content).clone()
         })
     };

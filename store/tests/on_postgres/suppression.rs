@@ -181,7 +181,7 @@ impl QueueHints for HandedOver {
         vec![]
     }
 
-    fn accepted(&self, rows: Vec<QueueRow>) {
+    fn accepted(&self, rows: Vec<QueueRow>, _messages: Vec<Arc<StoredMessage>>) {
         self.0.lock().unwrap().extend(rows);
     }
 }

@@ -168,7 +168,7 @@ impl World {
                 kind: ContentKind::Message,
                 class: RetentionClass::Week,
                 header_len: header.len(),
-                bytes: format!("{header}\r\n{body}").into_bytes(),
+                bytes: format!("{header}\r\n{body}").into_bytes().into(),
                 body_hash: [9; 32],
             }),
         }

@@ -89,6 +89,7 @@ fn email_data(row: &LogRow) -> Result<EmailEventData, PayloadError> {
         to: message.recipient.clone(),
         subject: message.subject.clone(),
         stream: message.stream.clone(),
+        send_at: event.send_at(),
         tags: message.tags.clone(),
         metadata: metadata(message)?,
         final_: event.flags.contains(EventFlags::FINAL),
@@ -265,6 +266,29 @@ mod tests {
         let data = &told(&plain)["data"];
         assert!(data.get("attempt").is_none() && data.get("bounce").is_none());
         assert_eq!((&data["tags"], &data["metadata"]), (&json!([]), &json!({})));
+    }
+
+    #[test]
+    fn mail_for_later_tells_when_and_a_deferral_does_not() {
+        let at = time::macros::datetime!(2026-11-22 09:00 UTC);
+        let check = |kind, next_at, expected: Value| {
+            let mut waiting = event(kind);
+            (waiting.attempt, waiting.next_at) = (0, next_at);
+            assert_eq!(told(&row(waiting))["data"]["send_at"], expected, "{kind}");
+        };
+        check(
+            EventType::EmailScheduled,
+            Some(at),
+            json!("2026-11-22T09:00:00Z"),
+        );
+        // Moved to now.
+        check(
+            EventType::EmailQueued,
+            Some(at),
+            json!("2026-11-22T09:00:00Z"),
+        );
+        check(EventType::EmailQueued, None, Value::Null);
+        check(EventType::EmailDeferred, Some(at), Value::Null);
     }
 
     #[test]
