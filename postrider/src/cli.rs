@@ -99,11 +99,14 @@ pub(crate) enum Command {
     Openapi,
     #[command(after_help = "Examples:\n  \
                       postrider sink --listen 127.0.0.1:2525 --http 127.0.0.1:8026\n  \
-                      postrider sink --latency exp:50ms --replies '451 4.7.1 later=5%' --starttls")]
+                      postrider sink --latency exp:50ms --replies '451 4.7.1 later=5%' --starttls\n  \
+                      postrider sink --reply 250:95%,450:3%,550:2% --domain slow.test=tarpit:10s")]
     Sink(SinkArgs),
     #[command(after_help = "Examples:\n  \
                       postrider bench --self-contained --messages 20000\n  \
                       postrider bench --self-contained --rate 500 --seconds 60 --json result.json\n  \
+                      postrider bench --self-contained --mode http-batch --webhook --runs 5\n  \
+                      postrider bench --self-contained --accept-only --one-by-one\n  \
                       postrider bench --target http://127.0.0.1:8025 --key pr_test_... --from hello@sandbox.test")]
     Bench(Box<BenchArgs>),
 }

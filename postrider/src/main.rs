@@ -21,7 +21,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use service::config::ConfigError;
-use service::shutdown::Shutdown;
 
 use cli::{Cli, Command};
 
@@ -56,11 +55,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(args) => on_runtime(serve::run(args)),
         Command::Dev(args) => on_runtime(dev::run(args)),
         Command::Bench(args) => on_runtime(bench::run(*args)),
-        Command::Sink(args) => on_runtime(async {
-            let shutdown = Shutdown::new();
-            shutdown.follow_signals()?;
-            sink::run(args.into(), shutdown.token()).await
-        }),
+        Command::Sink(args) => sink::run(args),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use crate::bench::{self, BenchArgs};
 use crate::bootstrap;
 use crate::peers;
 use crate::shell::{Failure, Outcome, ask, cargo, run, run_to_end, shown, target};
@@ -35,12 +36,20 @@ pub(crate) fn test(filters: &[String]) -> Outcome {
     run_to_end(&mut tests)
 }
 
-pub(crate) fn bench(args: &[String]) -> Outcome {
+pub(crate) fn bench(args: &BenchArgs) -> Outcome {
+    if bench::is_list(args) {
+        return Ok(());
+    }
     let tools = bootstrap::ensure()?;
     announce_first_build("release", "10 to 30 minutes on 2 cores");
     run(cargo().args(["build", "--release", "-p", "postrider"]))?;
-    let mut postrider = Command::new(target().join("release/postrider"));
-    tools.name_to(postrider.args(["bench", "--self-contained"]).args(args));
+    let program = target().join("release/postrider");
+    if args.args.is_empty() {
+        return bench::run(args, program, &tools);
+    }
+    let mut postrider = Command::new(program);
+    let own = ["bench", "--self-contained"];
+    tools.name_to(postrider.args(own).args(&args.args));
     become_program(&mut postrider)
 }
 

@@ -176,20 +176,37 @@ fn is_installed(package: &str) -> bool {
     status.is_some_and(|status| status.ends_with("ok installed"))
 }
 
-fn check(dir: &Path, peer: &Peer, root: &Path) -> Outcome {
-    let Some((program, args)) = peer.check.split_first() else {
-        return Ok(());
-    };
-    let mut command = Command::new(root.join(program));
-    command
-        .args(args)
-        .env("LD_LIBRARY_PATH", library_path(root)?);
+/// Where the package of this name is unpacked: what would be `/` if it were installed.
+pub(crate) fn root(dir: &Path, name: &str) -> Outcome<PathBuf> {
+    if !dir.join(name).join(COMPLETE).exists() {
+        let what = format!("{name} is not there: run `cargo xtask bootstrap`");
+        return Err(Failure::new(what));
+    }
+    Ok(dir.join(name).join("root"))
+}
+
+/// A program of the package, with its libraries and with the users that installing would have made.
+pub(crate) fn program(dir: &Path, name: &str, path: &str) -> Outcome<Command> {
+    equipped(dir, &root(dir, name)?, path)
+}
+
+fn equipped(dir: &Path, root: &Path, path: &str) -> Outcome<Command> {
+    let mut command = Command::new(root.join(path));
+    command.env("LD_LIBRARY_PATH", library_path(root)?);
     if let Some(wrapper) = find_wrapper(&dir.join("nss-wrapper/root")) {
         command.env("LD_PRELOAD", wrapper);
         command.env("NSS_WRAPPER_PASSWD", dir.join("passwd"));
         command.env("NSS_WRAPPER_GROUP", dir.join("group"));
     }
-    let output = command
+    Ok(command)
+}
+
+fn check(dir: &Path, peer: &Peer, root: &Path) -> Outcome {
+    let Some((program, args)) = peer.check.split_first() else {
+        return Ok(());
+    };
+    let output = equipped(dir, root, program)?
+        .args(args)
         .output()
         .map_err(|error| io_failure("run", &root.join(program), &error))?;
     // OpenSMTPD tells its version and then exits as for a wrong option.

@@ -2,18 +2,27 @@
 //! each is in a file of its own.
 
 mod args;
+mod children;
+mod connection;
 mod content;
 mod delivery;
 mod load;
 mod machine;
+mod meters;
+mod one_by_one;
+mod own_config;
 mod own_platform;
+mod own_runs;
 mod processes;
 mod progress;
 mod report;
 mod samples;
+mod scenario;
+mod summary;
+mod webhook;
+mod words;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use reqwest::Url;
@@ -22,19 +31,22 @@ use service::shutdown::Shutdown;
 pub(crate) use args::BenchArgs;
 
 use crate::output;
+use args::Mode;
+use children::SinkWatch;
+use connection::{Authorization, Target};
 use content::{Content, Correspondence};
-use delivery::Meters;
-use load::{Budget, Generator, Loaded, Pace};
-use own_platform::OwnPlatform;
-use report::{Report, RunReport};
+use load::{Budget, Generator, Loaded, Pace, Parcel};
+use report::RunReport;
 use samples::Percentiles;
+use summary::Report;
 
-/// Fills caches and connections before anything is measured.
-const WARM_UP_MESSAGES: u64 = 200;
-const WARM_UP_CONCURRENCY: usize = 16;
-const WARM_UP_TIME: Duration = Duration::from_secs(20);
-/// Ids of the warm-up; real runs count from 1.
-const WARM_UP_RUN: u32 = 0;
+/// How to put the load on: everything that is the same in every run.
+struct Manner {
+    pace: Pace,
+    parcel: Parcel,
+    budget: Budget,
+    stop: Shutdown,
+}
 
 /// Runs the benchmark and prints its results.
 ///
@@ -44,10 +56,22 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let stop = Shutdown::new();
     stop.follow_signals()
         .context("could not listen to signals")?;
-    let pace = args.pace()?;
+    if cfg!(debug_assertions) {
+        eprintln!("bench: this is a debug build: its numbers say little about speed");
+    }
+    if let Some(scenario) = args.scenario {
+        args.parcel()?;
+        return scenario::run(&args, scenario, &stop).await;
+    }
+    let manner = Manner {
+        pace: args.pace()?,
+        parcel: args.parcel()?,
+        budget: args.budget(),
+        stop,
+    };
     let runs = match args.checked_target()? {
-        Some(target) => load_target(&args, target, pace, &stop).await?,
-        None => load_own_platform(&args, pace, &stop).await?,
+        Some(target) => load_target(&args, target, &manner).await?,
+        None => own_runs::load(&args, &manner).await?,
     };
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -56,14 +80,20 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
         } else {
             "release"
         },
-        pace: match pace {
-            Pace::Open { per_second } => format!("open loop, {per_second}/s"),
-            Pace::Closed { concurrency } => format!("closed loop, {concurrency} under way"),
+        mode: match args.mode {
+            Mode::HttpSingle => "one message a request".to_owned(),
+            Mode::HttpBatch => format!("{} messages a request", args.batch_size),
         },
+        pace: manner.pace.to_string(),
         message_bytes: args.size,
+        domains: args.domains,
         seed: args.seed,
+        summary: summary::summarize(&runs)?,
         runs,
     };
+    if report.runs.len() > 1 {
+        output::line(&summary::table(&report.summary, report.runs.len()))?;
+    }
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, text + "\n")
@@ -78,8 +108,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
 async fn load_target(
     args: &BenchArgs,
     target: &Url,
-    pace: Pace,
-    stop: &Shutdown,
+    manner: &Manner,
 ) -> anyhow::Result<Vec<RunReport>> {
     let key = args.key.as_deref().context("--target needs --key")?;
     let own_domain = args
@@ -90,15 +119,22 @@ async fn load_target(
     let who = Correspondence {
         from: args.from.clone(),
         to_domain: to_domain.ok_or_else(|| anyhow!("--from {:?} has no domain", args.from))?,
-        subdomains: 0,
+        domains: args.domains,
+        senders: 1,
     };
+    let target = Target::new(target).context("--target cannot be used")?;
+    let key = Authorization::new(key)?;
     // Ids differ between calls of this command, so that a sink does not take them for repeats.
     let first: u32 = rand::random_range(1..u32::MAX / 2);
     let mut reports = Vec::new();
     for run in 0..args.runs {
-        let content = Content::new(who.clone(), args.size, args.seed, first + run);
-        let generator = Arc::new(Generator::new(target, key, content)?);
-        let loaded = load(&generator, pace, args.budget(), None, stop).await;
+        if manner.stop.is_requested() {
+            break;
+        }
+        let content = Content::new(&who, args.size, args.seed, first + run);
+        let (targets, keys) = (vec![target.clone()], vec![key.clone()]);
+        let generator = Arc::new(Generator::new(targets, keys, manner.parcel, content)?);
+        let loaded = load(&generator, manner, None).await;
         let report = summarize(run + 1, &loaded);
         output::line(&report.table())?;
         reports.push(report);
@@ -106,104 +142,28 @@ async fn load_target(
     Ok(reports)
 }
 
-async fn load_own_platform(
-    args: &BenchArgs,
-    pace: Pace,
-    stop: &Shutdown,
-) -> anyhow::Result<Vec<RunReport>> {
-    if cfg!(debug_assertions) {
-        eprintln!("bench: this is a debug build: its numbers say little about speed");
-    }
-    eprintln!("bench: starting PostgreSQL, a platform and a sink");
-    let platform = OwnPlatform::start(args).await?;
-    let measured = async {
-        warm_up(args, &platform, stop).await?;
-        let mut reports = Vec::new();
-        for run in 1..=args.runs {
-            if stop.is_requested() {
-                break;
-            }
-            let report = measure(args, &platform, run, pace, stop).await?;
-            output::line(&report.table())?;
-            reports.push(report);
-        }
-        Ok(reports)
-    };
-    let result = measured.await;
-    platform
-        .stop()
+async fn load(generator: &Arc<Generator>, manner: &Manner, sink: Option<SinkWatch>) -> Loaded {
+    let _shown = progress::start(generator.live(), sink);
+    generator
+        .run(manner.pace, manner.budget, &manner.stop)
         .await
-        .context("could not stop the platform")?;
-    result
-}
-
-async fn warm_up(args: &BenchArgs, platform: &OwnPlatform, stop: &Shutdown) -> anyhow::Result<()> {
-    let who = OwnPlatform::correspondence();
-    let content = Content::new(who, args.size, args.seed, WARM_UP_RUN);
-    let generator = Arc::new(Generator::new(&platform.url, &platform.key, content)?);
-    let budget = Budget {
-        messages: Some(WARM_UP_MESSAGES),
-        time: Some(WARM_UP_TIME),
-    };
-    let pace = Pace::Closed {
-        concurrency: WARM_UP_CONCURRENCY,
-    };
-    let loaded = generator.run(pace, budget, stop).await;
-    if let Some((kind, count)) = loaded.errors.iter().next() {
-        eprintln!("bench: {count} messages of the warm-up failed: {kind}");
-    }
-    delivery::wait_for(platform, loaded.accepted.len() as u64, stop).await
-}
-
-async fn measure(
-    args: &BenchArgs,
-    platform: &OwnPlatform,
-    run: u32,
-    pace: Pace,
-    stop: &Shutdown,
-) -> anyhow::Result<RunReport> {
-    let content = Content::new(OwnPlatform::correspondence(), args.size, args.seed, run);
-    let generator = Arc::new(Generator::new(&platform.url, &platform.key, content)?);
-    let stats = platform.sink_stats().await?;
-    let received_before = stats.received - stats.duplicates;
-    let before = Meters::read(platform).await?;
-    let sink = Some(platform.sink_stats_url());
-    let loaded = load(&generator, pace, args.budget(), sink, stop).await;
-    let mut report = summarize(run, &loaded);
-    let accepted = &loaded.accepted;
-    let content = generator.content();
-    let delivered =
-        delivery::measure(platform, content, accepted, &before, received_before, stop).await?;
-    report.delivery = Some(delivered);
-    Ok(report)
-}
-
-async fn load(
-    generator: &Arc<Generator>,
-    pace: Pace,
-    budget: Budget,
-    sink_stats: Option<Url>,
-    stop: &Shutdown,
-) -> Loaded {
-    let progress = progress::start(generator.live(), sink_stats);
-    let loaded = generator.clone().run(pace, budget, stop).await;
-    progress.abort();
-    loaded
 }
 
 fn summarize(run: u32, loaded: &Loaded) -> RunReport {
     let seconds = loaded.elapsed.as_secs_f64();
-    let took = loaded
-        .accepted
-        .iter()
-        .map(|sent| sent.took.as_secs_f64() * 1e3);
+    let accepted = loaded.accepted();
+    let took = loaded.sent.iter().map(|sent| sent.took.as_secs_f64() * 1e3);
     RunReport {
         run,
-        accepted: loaded.accepted.len() as u64,
+        accepted,
         errors: loaded.errors.clone(),
         seconds,
-        accepted_per_s: loaded.accepted.len() as f64 / seconds.max(1e-3),
+        accepted_per_s: accepted as f64 / seconds.max(1e-3),
         accept_ms: Percentiles::of(took.collect()),
         delivery: None,
+        webhook_calls: None,
+        cost: None,
+        delivered_per_signature: None,
+        one_by_one: None,
     }
 }

@@ -1,5 +1,5 @@
-//! What a benchmark found: as JSON for programs that compare, as a table for people. Numbers only
-//! go in here; nothing is measured.
+//! What one run of a benchmark found: as JSON for programs that compare, as a table for people.
+//! Numbers only go in here; nothing is measured.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,26 +7,36 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::machine::Machine;
+use super::meters::Cost;
+use super::one_by_one::OneByOne;
 use super::samples::Percentiles;
 
 /// One run of the load.
 #[derive(Debug, Serialize)]
 pub(super) struct RunReport {
     pub(super) run: u32,
-    /// Answered 202.
+    /// Messages answered 202.
     pub(super) accepted: u64,
-    /// By kind.
+    /// Messages that were not accepted, by kind of error.
     pub(super) errors: BTreeMap<String, u64>,
     /// From the first request to the last answer.
     pub(super) seconds: f64,
     pub(super) accepted_per_s: f64,
-    /// From when a message was due until its answer, milliseconds.
+    /// From when a request was due until its answer, milliseconds.
     pub(super) accept_ms: Option<Percentiles>,
-    /// With a platform of its own only.
+    /// With a platform of its own that sends.
     pub(super) delivery: Option<DeliveryReport>,
+    /// Of webhook calls, where somebody is called.
+    pub(super) webhook_calls: Option<u64>,
+    /// With a platform of its own.
+    pub(super) cost: Option<Cost>,
+    /// Delivered a second over the signatures the machine can make in one.
+    pub(super) delivered_per_signature: Option<f64>,
+    /// With --one-by-one.
+    pub(super) one_by_one: Option<OneByOne>,
 }
 
-/// What happened behind the 202, and what it cost.
+/// What happened behind the 202.
 #[derive(Debug, Serialize)]
 pub(super) struct DeliveryReport {
     /// Different messages the sink took.
@@ -38,28 +48,6 @@ pub(super) struct DeliveryReport {
     pub(super) delivered_per_s: f64,
     /// From POST to the sink's 250, milliseconds; the resolution is one.
     pub(super) post_to_250_ms: Option<Percentiles>,
-    /// Processor time a delivered message, by process, microseconds.
-    pub(super) cpu_us_per_message: BTreeMap<&'static str, f64>,
-    /// Memory at the end of the load, octets, by process.
-    pub(super) memory_bytes: BTreeMap<&'static str, u64>,
-    /// Write-ahead log a delivered message.
-    pub(super) wal_bytes_per_message: f64,
-    /// Growth of the database a delivered message.
-    pub(super) disk_bytes_per_message: f64,
-    pub(super) machine: Machine,
-    /// Delivered a second over the signatures the machine can make in one.
-    pub(super) delivered_per_signature: f64,
-}
-
-/// The whole benchmark.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) version: &'static str,
-    pub(super) profile: &'static str,
-    pub(super) pace: String,
-    pub(super) message_bytes: usize,
-    pub(super) seed: u64,
-    pub(super) runs: Vec<RunReport>,
 }
 
 impl RunReport {
@@ -81,7 +69,43 @@ impl RunReport {
         if let Some(delivery) = &self.delivery {
             delivery.add_to(&mut table);
         }
+        if let Some(calls) = self.webhook_calls {
+            table.row("webhook", format!("{calls} calls"));
+        }
+        if let Some(cost) = &self.cost {
+            cost.add_to(&mut table);
+            table.row("machine", self.machine(&cost.machine));
+        }
+        if let Some(OneByOne {
+            accepted,
+            accepted_per_s,
+            cpu_us_per_message,
+            ..
+        }) = self.one_by_one
+        {
+            let times = self.accepted_per_s / accepted_per_s.max(1e-9);
+            table.row(
+                "one by one",
+                format!(
+                    "{accepted}  ({accepted_per_s:.0}/s and {cpu_us_per_message:.0} µs, each in a \
+                     transaction of its own; above is {times:.1} times that rate)"
+                ),
+            );
+        }
         table.0
+    }
+
+    fn machine(&self, machine: &Machine) -> String {
+        let Machine {
+            cores,
+            rsa_2048_signatures_per_s: signatures,
+        } = machine;
+        let share = self
+            .delivered_per_signature
+            .map_or_else(String::new, |share| {
+                format!("; delivered/s is {share:.2} of that")
+            });
+        format!("{signatures:.0} RSA-2048 signatures/s on {cores} cores{share}")
     }
 }
 
@@ -102,10 +126,21 @@ impl DeliveryReport {
             table.row("duplicates", duplicates.to_string());
         }
         table.percentiles("POST to 250", self.post_to_250_ms);
+    }
+}
+
+impl Cost {
+    fn add_to(&self, table: &mut Table) {
+        table.row(
+            "platform",
+            format!("{:.0} µs CPU a message", self.platform_cpu_us_per_message),
+        );
         for (process, cpu_us) in &self.cpu_us_per_message {
-            let memory = self.memory_bytes.get(process).copied().unwrap_or_default() as f64 / 1e6;
-            let cost = format!("{cpu_us:.0} µs CPU a message, {memory:.0} MB memory");
-            table.row(process, cost);
+            let memory = self.memory_bytes.get(process);
+            let memory = memory.map_or_else(String::new, |octets| {
+                format!(", {:.0} MB memory", *octets as f64 / 1e6)
+            });
+            table.row(process, format!("{cpu_us:.0} µs CPU a message{memory}"));
         }
         table.row(
             "WAL",
@@ -115,27 +150,15 @@ impl DeliveryReport {
             "disk",
             format!("{:.0} bytes a message", self.disk_bytes_per_message),
         );
-        let Machine {
-            cores,
-            rsa_2048_signatures_per_s,
-        } = self.machine;
-        table.row(
-            "machine",
-            format!(
-                "{rsa_2048_signatures_per_s:.0} RSA-2048 signatures/s on {cores} cores; \
-                 delivered/s is {:.2} of that",
-                self.delivered_per_signature
-            ),
-        );
     }
 }
 
 #[derive(Default)]
-struct Table(String);
+pub(super) struct Table(pub(super) String);
 
 impl Table {
-    fn row(&mut self, name: &str, value: impl AsRef<str>) {
-        let _infallible = writeln!(self.0, "{name:<12} {}", value.as_ref());
+    pub(super) fn row(&mut self, name: &str, value: impl AsRef<str>) {
+        let _infallible = writeln!(self.0, "{name:<17} {}", value.as_ref());
     }
 
     fn percentiles(&mut self, name: &str, found: Option<Percentiles>) {
@@ -147,18 +170,17 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn the_table_shows_what_the_json_holds() {
+    pub(in super::super) fn example(delivered_per_s: f64) -> RunReport {
         let points = Percentiles {
             p50: 1.25,
             p90: 2.0,
             p99: 3.5,
             max: 9.0,
         };
-        let report = RunReport {
+        RunReport {
             run: 1,
             accepted: 1_000,
             errors: BTreeMap::from([("HTTP 503 unavailable".to_owned(), 2)]),
@@ -169,9 +191,13 @@ mod tests {
                 delivered: 1_000,
                 duplicates: 1,
                 seconds: 2.5,
-                delivered_per_s: 400.0,
+                delivered_per_s,
                 post_to_250_ms: Some(points),
-                cpu_us_per_message: BTreeMap::from([("postrider", 512.4)]),
+            }),
+            webhook_calls: Some(1_000),
+            cost: Some(Cost {
+                cpu_us_per_message: BTreeMap::from([("postrider", 512.4), ("generator", 10.0)]),
+                platform_cpu_us_per_message: 512.4,
                 memory_bytes: BTreeMap::from([("postrider", 64_000_000)]),
                 wal_bytes_per_message: 9_000.2,
                 disk_bytes_per_message: 8_000.0,
@@ -179,17 +205,32 @@ mod tests {
                     cores: 2,
                     rsa_2048_signatures_per_s: 4_000.0,
                 },
-                delivered_per_signature: 0.1,
             }),
-        };
+            delivered_per_signature: Some(delivered_per_s / 4_000.0),
+            one_by_one: Some(OneByOne {
+                accepted: 250,
+                seconds: 2.0,
+                accepted_per_s: 125.0,
+                cpu_us_per_message: 900.0,
+            }),
+        }
+    }
+
+    #[test]
+    fn the_table_shows_what_the_json_holds() {
+        let report = example(400.0);
         let table = report.table();
         for part in [
-            "accepted     1000  (500/s)",
-            "errors       2 × HTTP 503 unavailable",
-            "duplicates   1",
-            "postrider    512 µs CPU a message, 64 MB memory",
-            "WAL          9000 bytes a message",
+            "accepted          1000  (500/s)",
+            "errors            2 × HTTP 503 unavailable",
+            "duplicates        1",
+            "webhook           1000 calls",
+            "platform          512 µs CPU a message",
+            "postrider         512 µs CPU a message, 64 MB memory",
+            "generator         10 µs CPU a message\n",
+            "WAL               9000 bytes a message",
             "4000 RSA-2048 signatures/s on 2 cores; delivered/s is 0.10 of that",
+            "(125/s and 900 µs, each in a transaction of its own; above is 4.0 times that rate)",
         ] {
             assert!(table.contains(part), "{part}\n{table}");
         }

@@ -3,10 +3,17 @@
 
 mod args;
 mod behaviour;
-mod handler;
+mod content;
 mod http;
+mod latency;
 mod record;
+mod reply_mix;
+mod sequence;
+mod server;
+mod session;
+mod shared;
 mod stats;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,25 +21,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use mta::listener::{ListenerConfig, serve, server_tls_self_signed};
+use mta::listener::server_tls_self_signed;
+use service::shutdown::Shutdown;
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use args::SinkArgs;
-pub(crate) use behaviour::{Latency, ReplyMix};
+pub(crate) use latency::Latency;
 pub(crate) use stats::StatsSnapshot;
 
-use handler::{Behaviour, Shared, SinkSession};
+use behaviour::Behaviours;
 use record::Record;
+use shared::Shared;
 use stats::Stats;
 
 const HOST_NAME: &str = "sink.localhost";
-/// Sessions in the middle of a message may finish at shutdown; held ones are dropped at once.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
+/// How often a gathered record is written.
+const RECORD_PERIOD: Duration = Duration::from_millis(100);
 
 /// How a sink behaves; see [`SinkArgs`] for the meaning of each field.
 #[derive(Debug, Clone)]
@@ -40,16 +50,15 @@ pub(crate) struct SinkConfig {
     pub(crate) listen: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
     pub(crate) id_header: String,
-    pub(crate) latency: Latency,
-    pub(crate) replies: ReplyMix,
+    pub(crate) behaviours: Behaviours,
     pub(crate) starttls: bool,
     pub(crate) record: Option<PathBuf>,
+    pub(crate) gather_record: bool,
     pub(crate) max_connections: usize,
     pub(crate) allow_public: bool,
 }
 
 /// A running sink.
-#[derive(Debug)]
 pub(crate) struct Sink {
     local_addr: SocketAddr,
     http_addr: Option<SocketAddr>,
@@ -57,14 +66,33 @@ pub(crate) struct Sink {
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Runs a sink until `shutdown`, with a line about its progress on standard error each second.
+/// Runs a sink until a signal, with a line about its progress on standard error each second. On a
+/// runtime of its own: with one thread no work is ever handed from one to another, which would cost
+/// more than the work itself.
 ///
 /// # Errors
 /// When it cannot listen, or its record cannot be written.
-pub(crate) async fn run(config: SinkConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) fn run(args: SinkArgs) -> anyhow::Result<()> {
+    let runtime = match args.threads.get() {
+        1 => Builder::new_current_thread().enable_all().build()?,
+        threads => Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()?,
+    };
+    let ended = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.follow_signals()?;
+        serve(args.into(), shutdown.token()).await
+    });
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(config: SinkConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let sink = Sink::start(config, shutdown).await?;
-    eprintln!("sink: SMTP on {}", sink.local_addr());
-    if let Some(http) = sink.http_addr() {
+    eprintln!("sink: SMTP on {}", sink.local_addr);
+    if let Some(http) = sink.http_addr {
         eprintln!("sink: HTTP on http://{http}/stats");
     }
     let progress = tokio::spawn(report_progress(Arc::clone(&sink.shared)));
@@ -89,25 +117,19 @@ impl Sink {
                 "{address} is not a loopback address: give --allow-public if that is meant"
             );
         }
-        let behaviour = Behaviour {
-            latency: config.latency,
-            replies: Arc::new(config.replies),
-            hang: false,
-        };
+        let gathers = config.gather_record;
+        let record = config.record.as_deref();
+        let tls = config.starttls.then(|| server_tls_self_signed(HOST_NAME));
         let shared = Arc::new(Shared {
             stats: Stats::default(),
-            behaviour: watch::Sender::new(behaviour),
-            record: config.record.as_deref().map(Record::open).transpose()?,
+            behaviours: watch::Sender::new(Arc::new(config.behaviours)),
+            record: record.map(|path| Record::open(path, gathers)).transpose()?,
             id_header: config.id_header,
+            host_name: HOST_NAME,
+            tls: tls.transpose()?,
             clock: service::clock::Clock::system(),
-            shutdown: shutdown.clone(),
+            shutdown,
         });
-        let mut limits = ListenerConfig::new(HOST_NAME);
-        limits.max_connections = config.max_connections;
-        limits.shutdown_grace = SHUTDOWN_GRACE;
-        if config.starttls {
-            limits.tls = Some(server_tls_self_signed(HOST_NAME)?);
-        }
         let listener = bind(config.listen).await?;
         let local_addr = listener.local_addr()?;
         let mut tasks = JoinSet::new();
@@ -118,15 +140,12 @@ impl Sink {
             let shared = Arc::clone(&shared);
             tasks.spawn(async move { Ok(http::serve(listener, shared).await?) });
         }
+        if gathers {
+            tasks.spawn(write_record(Arc::clone(&shared)));
+        }
         let sessions = Arc::clone(&shared);
         tasks.spawn(async move {
-            serve(
-                listener,
-                limits,
-                |_| SinkSession::new(Arc::clone(&sessions)),
-                shutdown,
-            )
-            .await;
+            server::serve(listener, config.max_connections, sessions).await;
             Ok(())
         });
         Ok(Self {
@@ -137,16 +156,6 @@ impl Sink {
         })
     }
 
-    /// Where it receives SMTP.
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.local_addr
-    }
-
-    /// Where it answers HTTP.
-    pub(crate) fn http_addr(&self) -> Option<SocketAddr> {
-        self.http_addr
-    }
-
     /// Waits for its end.
     ///
     /// # Errors
@@ -155,6 +164,8 @@ impl Sink {
         while let Some(ended) = self.tasks.join_next().await {
             ended.context("a part of the sink panicked")??;
         }
+        // What the last sessions brought.
+        let _logged = self.shared.flush_record();
         Ok(())
     }
 }
@@ -163,6 +174,20 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("could not listen on {address}"))
+}
+
+async fn write_record(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let mut tick = tokio::time::interval(RECORD_PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = shared.shutdown.cancelled() => return Ok(()),
+        }
+        if shared.flush_record().is_err() {
+            return Ok(());
+        }
+    }
 }
 
 async fn report_progress(shared: Arc<Shared>) {
@@ -174,12 +199,13 @@ async fn report_progress(shared: Arc<Shared>) {
         let now = shared.stats.snapshot();
         if now != before {
             eprintln!(
-                "sink: {} received (+{}/s), {} distinct, {} duplicates, {} deferred, {} refused, \
-                 {} dropped, {} held, {} connections, {:.1} MB",
+                "sink: {} received (+{}/s), {} distinct, {} duplicates, {} missing, {} deferred, \
+                 {} refused, {} dropped, {} held, {} connections, {:.1} MB",
                 now.received,
                 now.received - before.received,
                 now.distinct,
                 now.duplicates,
+                now.missing,
                 now.deferred,
                 now.refused,
                 now.dropped,

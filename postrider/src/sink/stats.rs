@@ -1,17 +1,22 @@
-//! What a sink has seen: counters, and how many different messages. Bounded memory.
+//! What a sink has seen: counters, how many different messages, and which are missing. Bounded
+//! memory.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// Ids remembered for telling repeats; about 16 bytes each. What comes beyond is `untracked`.
-const IDS_MAX: usize = 20_000_000;
+use super::sequence::Sequences;
+use super::shared::Fate;
+
+/// Copies of one generation of [`Seen`]; about 16 bytes each. A repeat is told when it comes
+/// within so many copies of the first, and within twice as many at most.
+const GENERATION_MAX: usize = 4_000_000;
 
 /// The counters of a sink at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StatsSnapshot {
     /// Copies accepted: one per message and recipient.
     pub(crate) received: u64,
@@ -21,8 +26,9 @@ pub(crate) struct StatsSnapshot {
     pub(crate) duplicates: u64,
     /// Copies without an id header.
     pub(crate) without_id: u64,
-    /// Copies that came after the memory for ids was full.
-    pub(crate) untracked: u64,
+    /// Numbers that were passed over: of ids such as `a-17`, those below the highest of their
+    /// series that have not come.
+    pub(crate) missing: u64,
     /// Commands answered 5xx on purpose.
     pub(crate) refused: u64,
     /// Commands answered 4xx on purpose.
@@ -35,19 +41,19 @@ pub(crate) struct StatsSnapshot {
     pub(crate) connections: u64,
     /// Connections since the start.
     pub(crate) connections_total: u64,
-    /// Octets of accepted content.
+    /// Octets of accepted content, as they came on the wire.
     pub(crate) bytes: u64,
     /// Messages that came through TLS.
     pub(crate) tls: u64,
+    /// Calls of POST /webhooks.
+    pub(crate) webhook_calls: u64,
 }
 
 /// Live counters, shared by all sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Stats {
+pub(super) struct Stats {
     received: AtomicU64,
-    duplicates: AtomicU64,
     without_id: AtomicU64,
-    untracked: AtomicU64,
     refused: AtomicU64,
     deferred: AtomicU64,
     dropped: AtomicU64,
@@ -56,77 +62,96 @@ pub(crate) struct Stats {
     connections_total: AtomicU64,
     bytes: AtomicU64,
     tls: AtomicU64,
-    /// Hashes of 64 bits: among 20 million ids a false repeat has a chance of 1 in 90,000.
-    seen: Mutex<HashSet<u64>>,
+    webhook_calls: AtomicU64,
+    seen: Mutex<Seen>,
     hasher: RandomState,
 }
 
+/// The ids that came: two generations of hashes. When the younger is full the older is forgotten.
+#[derive(Debug, Default)]
+struct Seen {
+    /// 64 bits: among eight million ids a false repeat has a chance of 1 in half a million.
+    young: HashSet<u64>,
+    old: HashSet<u64>,
+    distinct: u64,
+    duplicates: u64,
+    sequences: Sequences,
+}
+
+impl Seen {
+    fn note(&mut self, hash: u64, id: &str, generation_max: usize) {
+        if self.old.contains(&hash) || !self.young.insert(hash) {
+            self.duplicates += 1;
+            return;
+        }
+        self.distinct += 1;
+        self.sequences.note(id);
+        if self.young.len() >= generation_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
+}
+
 impl Stats {
-    pub(crate) fn connected(&self) {
+    pub(super) fn connected(&self) {
         add(&self.connections, 1);
         add(&self.connections_total, 1);
     }
 
-    pub(crate) fn disconnected(&self) {
+    pub(super) fn disconnected(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn held(&self) {
+    pub(super) fn held(&self) {
         add(&self.held, 1);
     }
 
-    pub(crate) fn released(&self) {
+    pub(super) fn released(&self) {
         self.held.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A command that was answered with this code on purpose.
-    pub(crate) fn not_accepted(&self, result: &str) {
+    /// A command that was answered so on purpose.
+    pub(super) fn not_accepted(&self, fate: Fate) {
         add(
-            match result {
-                "deferred" => &self.deferred,
-                "refused" => &self.refused,
-                _ => &self.dropped,
+            match fate {
+                Fate::Deferred => &self.deferred,
+                Fate::Refused => &self.refused,
+                Fate::Accepted | Fate::Dropped | Fate::Held => &self.dropped,
             },
             1,
         );
     }
 
-    pub(crate) fn accepted_content(&self, octets: usize, tls: bool) {
-        add(&self.bytes, octets as u64);
+    pub(super) fn webhook_called(&self) {
+        add(&self.webhook_calls, 1);
+    }
+
+    pub(super) fn accepted_content(&self, octets: u64, tls: bool) {
+        add(&self.bytes, octets);
         add(&self.tls, u64::from(tls));
     }
 
     /// One accepted copy.
-    pub(crate) fn accepted_copy(&self, id: Option<&str>, recipient: &str) {
+    pub(super) fn accepted_copy(&self, id: Option<&str>, recipient: &str) {
         add(&self.received, 1);
-        let Some(id) = id else {
-            return add(&self.without_id, 1);
-        };
-        let hash = self.hasher.hash_one((id, recipient));
-        // Counting goes on after a panic elsewhere: a set of numbers cannot be half changed.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.contains(&hash) {
-            add(&self.duplicates, 1);
-        } else if seen.len() < IDS_MAX {
-            seen.insert(hash);
-        } else {
-            add(&self.untracked, 1);
+        match id {
+            None => add(&self.without_id, 1),
+            Some(id) => {
+                let hash = self.hasher.hash_one((id, recipient));
+                self.seen().note(hash, id, GENERATION_MAX);
+            }
         }
     }
 
-    pub(crate) fn snapshot(&self) -> StatsSnapshot {
+    pub(super) fn snapshot(&self) -> StatsSnapshot {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let distinct = self
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len() as u64;
+        let seen = self.seen();
         StatsSnapshot {
             received: get(&self.received),
-            distinct,
-            duplicates: get(&self.duplicates),
+            distinct: seen.distinct,
+            duplicates: seen.duplicates,
+            missing: seen.sequences.missing(),
             without_id: get(&self.without_id),
-            untracked: get(&self.untracked),
             refused: get(&self.refused),
             deferred: get(&self.deferred),
             dropped: get(&self.dropped),
@@ -135,7 +160,21 @@ impl Stats {
             connections_total: get(&self.connections_total),
             bytes: get(&self.bytes),
             tls: get(&self.tls),
+            webhook_calls: get(&self.webhook_calls),
         }
+    }
+
+    /// What is known of each series of ids, as JSON.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub(super) fn series(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self.seen().sequences.report())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Counting goes on after a panic elsewhere: sets of numbers cannot be half changed.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,12 +189,27 @@ mod tests {
     #[test]
     fn repeats_are_told_by_id_and_recipient() {
         let stats = Stats::default();
-        for (id, recipient) in [("1", "a"), ("1", "b"), ("2", "a"), ("1", "a")] {
+        for (id, recipient) in [("x-0", "a"), ("x-0", "b"), ("x-2", "a"), ("x-0", "a")] {
             stats.accepted_copy(Some(id), recipient);
         }
         stats.accepted_copy(None, "a");
         let seen = stats.snapshot();
         assert_eq!((seen.received, seen.distinct, seen.duplicates), (5, 3, 1));
-        assert_eq!(seen.without_id, 1);
+        assert_eq!((seen.without_id, seen.missing), (1, 1));
+    }
+
+    #[test]
+    fn old_ids_are_forgotten_and_the_last_ones_are_not() {
+        let mut seen = Seen::default();
+        for hash in 0..100 {
+            seen.note(hash, "", 10);
+        }
+        assert!(seen.young.len() + seen.old.len() <= 20);
+        for hash in 90..100 {
+            seen.note(hash, "", 10);
+        }
+        assert_eq!((seen.distinct, seen.duplicates), (100, 10));
+        seen.note(1, "", 10);
+        assert_eq!(seen.duplicates, 10);
     }
 }
