@@ -130,8 +130,23 @@ pub fn relaxed_body(body: &[u8]) -> Vec<u8> {
 
 /// SHA-256 of the relaxed body: the value behind `bh=`.
 pub fn body_hash(body: &[u8]) -> [u8; 32] {
+    const CHUNK: usize = 8 * 1024;
     let mut context = digest::Context::new(&digest::SHA256);
-    relax_body(body, |octets| context.update(octets));
+    // Of lines that have to be changed the pieces are words: hashing each by itself would cost more
+    // than the hash.
+    let mut chunk = Vec::with_capacity(CHUNK.min(body.len()));
+    relax_body(body, |octets| {
+        if chunk.len() + octets.len() > CHUNK {
+            context.update(&chunk);
+            chunk.clear();
+        }
+        if octets.len() > CHUNK {
+            context.update(octets);
+        } else {
+            chunk.extend_from_slice(octets);
+        }
+    });
+    context.update(&chunk);
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     hash
