@@ -61,8 +61,8 @@ enum Task {
     /// Measure how much one machine sends, and what others send on it.
     ///
     /// Builds an optimised postrider (10 to 30 minutes the first time), runs every row of the table
-    /// one after another, an hour and a half in all, and prints the figures, what each process
-    /// costs, and which of our bars are met. Every row starts what it needs on loopback and stops
+    /// one after another, about an hour and a half by the length of its runs, and prints the
+    /// figures, what each process costs, and which of our bars are met. Every row starts what it needs on loopback and stops
     /// it: ourselves with a private PostgreSQL, Redis, load generator and sink; Postfix with
     /// OpenDKIM from target/peers (as root); KumoMTA if POSTRIDER_BENCH_KUMOD names its program.
     /// Rows that cannot run here are skipped loudly.

@@ -90,7 +90,7 @@ pub(crate) struct SinkArgs {
     #[arg(long, requires = "record")]
     pub(crate) gather_record: bool,
 
-    /// Threads; one takes more than a thousand connections and ten thousand messages a second
+    /// Threads that serve connections; a message takes one about 20 µs
     #[arg(long, value_name = "COUNT", default_value = "1")]
     pub(crate) threads: NonZeroUsize,
 

@@ -23,7 +23,7 @@ pub(super) struct Plan {
     pub(super) accounts: u32,
 }
 
-/// What the bars ask for; an hour and a half.
+/// What the bars ask for; about an hour and a half by the length of its runs.
 const FULL: Plan = Plan {
     runs: 5,
     seconds: 20,
